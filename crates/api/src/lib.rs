@@ -1,0 +1,20 @@
+//! What a broker and its clients say to one another: the wire types, and the client. No domain logic.
+//!
+//! The same objects are printed by `--json` and sent by the HTTP API. Fields are only ever added, so a reader passes
+//! over what it does not know.
+
+mod agent;
+mod broker;
+mod client;
+mod error;
+mod event;
+pub mod exec;
+mod pool;
+
+pub use agent::{Agent, Label, AgentDocument, AgentState, AgentsDocument, RestartRequest, StartRequest, StopRequest};
+pub use broker::{Broker, BrokerDocument, RuntimeStatus};
+pub use client::{Client, ClientError, Endpoint, EndpointError};
+pub use error::{Code, ErrorBody, ErrorDocument, Problem};
+pub use event::{Event, Events};
+pub use exec::ExecRequest;
+pub use pool::{Counts, Pool, PoolDocument, PoolPort, PoolPortState};

@@ -1,0 +1,100 @@
+//! What runs agents: one trait, and a module for each runtime.
+//!
+//! A runtime knows containers (or processes) and nothing of leases: it is told which ports to publish and which
+//! labels to keep, and says truthfully what is there. Who may have which port is decided elsewhere.
+
+pub mod docker;
+mod error;
+mod model;
+pub mod process;
+
+pub use error::{ErrorKind, RuntimeError};
+pub use model::{
+    Attached, Created, EngineInfo, ExecRequest, LogRequest, LogStream, Network, NoProgress, Observed, ObservedState,
+    Output, Progress, Publish, Spec, TerminalSize, Volume,
+};
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+/// Something that runs agents.
+///
+/// Every call may be repeated: creating apart, doing what is done already succeeds. No call leaves anything
+/// behind when it fails, except [`Runtime::start`], after which the caller removes what it created.
+#[async_trait]
+pub trait Runtime: Send + Sync {
+    /// The name by which settings and `--runtime` call it: `docker`, `process`, …
+    fn name(&self) -> &'static str;
+
+    /// Whether agents run from images; otherwise they need a command.
+    fn needs_image(&self) -> bool;
+
+    /// Asks whether it answers, and what it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreachable`], with what to do about it as the hint.
+    async fn engine(&self) -> Result<EngineInfo, RuntimeError>;
+
+    /// Sees to it that `image` is there, pulling it if need be; tells `progress` how far it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Image`] with the registry's reason.
+    async fn prepare_image(&self, image: &str, progress: &dyn Progress) -> Result<(), RuntimeError>;
+
+    /// Creates the agent without starting it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NameTaken`] if something of that name is there; [`ErrorKind::Unsupported`] naming what this
+    /// runtime cannot do; [`ErrorKind::Image`] if the image is not there.
+    async fn create(&self, spec: &Spec) -> Result<Created, RuntimeError>;
+
+    /// Starts what [`Runtime::create`] made, and publishes its ports.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PortRefused`] if the engine cannot have one of the ports; [`ErrorKind::Command`] if the
+    /// command cannot be run.
+    async fn start(&self, id: &str) -> Result<(), RuntimeError>;
+
+    /// What is there under this id or name; none if nothing is.
+    ///
+    /// # Errors
+    /// If the runtime could not be asked: then nothing is known.
+    async fn inspect(&self, id: &str) -> Result<Option<Observed>, RuntimeError>;
+
+    /// Waits until it no longer runs, at most for `limit`; then like [`Runtime::inspect`].
+    ///
+    /// # Errors
+    /// If the runtime could not be asked.
+    async fn wait_for_end(&self, id: &str, limit: Duration) -> Result<Option<Observed>, RuntimeError>;
+
+    /// Stops it: asks it to end, and after `grace` ends it by force. Returns once it holds no port any more.
+    ///
+    /// # Errors
+    /// If that could not be confirmed.
+    async fn stop(&self, id: &str, grace: Duration) -> Result<(), RuntimeError>;
+
+    /// Removes it with all that it left, ending it by force if it runs. Returns once it is gone.
+    ///
+    /// # Errors
+    /// If that could not be confirmed.
+    async fn remove(&self, id: &str) -> Result<(), RuntimeError>;
+
+    /// Everything with the label `berthold.broker`, in whatever state.
+    ///
+    /// # Errors
+    /// If the listing is not complete, for whatever reason: an incomplete one is never returned.
+    async fn list(&self) -> Result<Vec<Observed>, RuntimeError>;
+
+    /// What it wrote on its standard output and error.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if nothing is there.
+    async fn logs(&self, id: &str, request: &LogRequest) -> Result<LogStream, RuntimeError>;
+
+    /// Runs one more command beside the agent, with its variables.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::NotRunning`], [`ErrorKind::Command`].
+    async fn exec(&self, id: &str, request: &ExecRequest) -> Result<Attached, RuntimeError>;
+}
