@@ -11,9 +11,11 @@ mod event;
 pub mod exec;
 mod pool;
 
-pub use agent::{Agent, Label, AgentDocument, AgentState, AgentsDocument, RestartRequest, StartRequest, StopRequest};
+pub use agent::{
+    Agent, AgentDocument, AgentState, AgentsDocument, Label, RestartRequest, StartRequest, StopRequest,
+};
 pub use broker::{Broker, BrokerDocument, RuntimeStatus};
-pub use client::{Client, ClientError, Endpoint, EndpointError};
+pub use client::{Client, ClientError, Endpoint, EndpointError, ExecConnection};
 pub use error::{Code, ErrorBody, ErrorDocument, Problem};
 pub use event::{Event, Events};
 pub use exec::ExecRequest;

@@ -1,1 +1,36 @@
-//! x
+//! The broker: the daemon of one host that owns the pool of its ports and the agents that have them.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `serve` | puts a broker together, runs it, and ends it |
+//! | `core` | what every part shares: the state behind its lock, the agents' locks, the events |
+//! | `lifecycle`, `launch` | start, stop, restart, delete |
+//! | `leases` | takes and ends leases: pool, ledger, then the rest |
+//! | `reconcile` | makes ledger and runtime agree again |
+//! | `ledger` | the durable record |
+//! | `http` | the API on the Unix socket and on `listen` |
+//! | `home`, `lock` | where things are kept, and that only one broker keeps them |
+
+mod answer;
+mod clock;
+mod core;
+mod error;
+mod home;
+mod http;
+mod labels;
+mod launch;
+mod leases;
+mod ledger;
+mod lifecycle;
+mod lock;
+mod model;
+mod probe;
+mod reconcile;
+mod runtimes;
+mod serve;
+mod spec;
+mod view;
+
+pub use home::{Home, NoHome};
+pub use http::openapi;
+pub use serve::{ServeError, ServeOptions, serve};

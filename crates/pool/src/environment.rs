@@ -70,28 +70,33 @@ mod tests {
 
     #[test]
     fn with_a_host_url_and_an_alias() {
-        let aliases = BTreeMap::from([("PORT".into(), "A".parse().unwrap()), ("X".into(), "C".parse().unwrap())]);
+        let aliases =
+            BTreeMap::from([("PORT".into(), "A".parse().unwrap()), ("X".into(), "C".parse().unwrap())]);
         let host_url = "http://203.0.113.7//".parse().unwrap();
         let shown: Vec<String> =
             variables(&"default/dev".parse().unwrap(), &ports(), Some(&host_url), &aliases)
                 .into_iter()
                 .map(|(name, value)| format!("{name}={value}"))
                 .collect();
-        assert_eq!(shown, [
-            "AVAILABLE_LOCALHOST_PORT_A=8000",
-            "AVAILABLE_LOCALHOST_PORT_B=8001",
-            "AVAILABLE_LOCALHOST_URL_A=http://203.0.113.7:8000",
-            "AVAILABLE_LOCALHOST_URL_B=http://203.0.113.7:8001",
-            "BERTHOLD_AGENT=default/dev",
-            "PORT=8000",
-        ]);
+        assert_eq!(
+            shown,
+            [
+                "AVAILABLE_LOCALHOST_PORT_A=8000",
+                "AVAILABLE_LOCALHOST_PORT_B=8001",
+                "AVAILABLE_LOCALHOST_URL_A=http://203.0.113.7:8000",
+                "AVAILABLE_LOCALHOST_URL_B=http://203.0.113.7:8001",
+                "BERTHOLD_AGENT=default/dev",
+                "PORT=8000",
+            ]
+        );
     }
 
     #[test]
     fn without_a_host_url_there_are_urls_for_people_but_no_url_variables() {
         let variables = variables(&"default/dev".parse().unwrap(), &ports(), None, &BTreeMap::new());
         assert!(!variables.iter().any(|(name, _)| name.starts_with(URL_PREFIX)));
-        let urls: Vec<String> = urls(&ports(), None).into_iter().map(|(label, url)| format!("{label} {url}")).collect();
+        let urls: Vec<String> =
+            urls(&ports(), None).into_iter().map(|(label, url)| format!("{label} {url}")).collect();
         assert_eq!(urls, ["A http://localhost:8000", "B http://localhost:8001"]);
     }
 

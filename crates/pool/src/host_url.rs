@@ -89,10 +89,14 @@ impl FromStr for HostUrl {
             return Err(HostUrlError::Scheme { given: given() });
         };
         let rest = rest.trim_end_matches('/');
+        let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or(rest);
+        if authority.matches(':').count() > 1 && !authority.contains('[') {
+            let reason = format!("an IPv6 address stands in brackets, like http://[{authority}]");
+            return Err(HostUrlError::Host { given: given(), reason });
+        }
         let url = Url::parse(&format!("http://{rest}"))
             .map_err(|error| HostUrlError::Host { given: given(), reason: error.to_string() })?;
         // The parser drops a port that is the scheme's own and an empty user, so the text itself is asked.
-        let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or(rest);
         if authority.contains('@') {
             return Err(part("a user"));
         }
@@ -165,13 +169,18 @@ mod tests {
         check("", "`` does not start with http:// or https://");
         check("http://", "`http://` has no valid host: empty host");
         check("http://a b", "`http://a b` has no valid host: invalid international domain name");
-        check("http://::1", "`http://::1` has no valid host: invalid port number");
+        check(
+            "http://::1",
+            "`http://::1` has no valid host: an IPv6 address stands in brackets, like http://[::1]",
+        );
     }
 
     #[test]
     fn loopback_hosts() {
         let is_loopback = |text: &str| text.parse::<HostUrl>().unwrap().is_loopback();
-        assert!(is_loopback("http://localhost") && is_loopback("http://127.0.0.2") && is_loopback("http://[::1]"));
+        assert!(
+            is_loopback("http://localhost") && is_loopback("http://127.0.0.2") && is_loopback("http://[::1]")
+        );
         assert!(!is_loopback("http://203.0.113.7") && !is_loopback("http://box.example"));
     }
 }

@@ -72,9 +72,10 @@ mod tests {
     fn labels_run_from_a_to_zz_and_back() {
         let shown: Vec<String> = Label::all().map(|label| label.to_string()).collect();
         assert_eq!(shown.len(), 702);
-        assert_eq!([&*shown[0], &*shown[25], &*shown[26], &*shown[51], &*shown[52], &*shown[701]], [
-            "A", "Z", "AA", "AZ", "BA", "ZZ"
-        ]);
+        assert_eq!(
+            [&*shown[0], &*shown[25], &*shown[26], &*shown[51], &*shown[52], &*shown[701]],
+            ["A", "Z", "AA", "AZ", "BA", "ZZ"]
+        );
         for (index, text) in shown.iter().enumerate() {
             assert_eq!(text.parse::<Label>().unwrap().index(), index);
         }

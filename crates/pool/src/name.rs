@@ -12,7 +12,9 @@ pub struct Name(String);
 
 /// A text that is not a [`Name`].
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("`{given}` is not a valid name: a name is 1 to 63 of a-z, 0-9 and -, and starts and ends with a letter or digit")]
+#[error(
+    "`{given}` is not a valid name: a name is 1 to 63 of a-z, 0-9 and -, and starts and ends with a letter or digit"
+)]
 pub struct NameError {
     /// What was given.
     pub given: String,
@@ -115,11 +117,12 @@ impl AgentKey {
         Self { project, name }
     }
 
-    /// What the agent is called on its runtime: `<project>--<name>`, and `<name>` alone in the project `default`.
+    /// What the agent is called on its runtime: `<project>--<name>`, and `<name>` alone in the project `default`. A name of
+    /// one character keeps its project: Docker's names have at least two.
     ///
     /// A valid name may hold `--`, so `default/shop--dev` and `shop/dev` share it: the broker refuses the second.
     pub fn runtime_name(&self) -> String {
-        if self.project == Name::default() {
+        if self.project == Name::default() && self.name.as_str().len() > 1 {
             return self.name.to_string();
         }
         format!("{}--{}", self.project, self.name)
@@ -143,7 +146,9 @@ impl FromStr for AgentKey {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once('/') {
-            Some((project, name)) if !name.contains('/') => Ok(Self::new(Name::new(project)?, Name::new(name)?)),
+            Some((project, name)) if !name.contains('/') => {
+                Ok(Self::new(Name::new(project)?, Name::new(name)?))
+            }
             _ => Err(AgentKeyError::NotAPair { given: text.to_owned() }),
         }
     }
@@ -181,6 +186,7 @@ mod tests {
         assert_eq!(key("default/dev").runtime_name(), "dev");
         assert_eq!(key("shop/dev").runtime_name(), "shop--dev");
         assert_eq!(key("default/shop--dev").runtime_name(), "shop--dev");
+        assert_eq!(key("default/d").runtime_name(), "default--d");
         assert!(matches!("a/b/c".parse::<AgentKey>(), Err(AgentKeyError::NotAPair { .. })));
         assert!(matches!("a/B".parse::<AgentKey>(), Err(AgentKeyError::Name(_))));
     }

@@ -169,10 +169,7 @@ fn parse_port(part: &str) -> Result<Port, PortRangeError> {
     if part.is_empty() || !part.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(PortRangeError::NotANumber { part: part.to_owned() });
     }
-    part.parse()
-        .ok()
-        .and_then(Port::new)
-        .ok_or_else(|| PortRangeError::OutOfBounds { part: part.to_owned() })
+    part.parse().ok().and_then(Port::new).ok_or_else(|| PortRangeError::OutOfBounds { part: part.to_owned() })
 }
 
 #[cfg(test)]

@@ -119,7 +119,9 @@ pub struct Holder {
 
 /// There are not as many ports left as were asked for. Nothing was taken.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{requested} ports were asked for, but only {available} of the {size} in the pool {range} can be handed out")]
+#[error(
+    "{requested} ports were asked for, but only {available} of the {size} in the pool {range} can be handed out"
+)]
 pub struct Exhausted {
     /// How many ports were asked for.
     pub requested: usize,
@@ -197,15 +199,22 @@ impl PortPool {
     ///
     /// # Panics
     /// If the lease id was used before: ids are unique.
-    pub fn allocate(&mut self, lease: LeaseId, owner: Owner, count: usize, now: Moment) -> Result<Vec<Port>, Exhausted> {
+    pub fn allocate(
+        &mut self,
+        lease: LeaseId,
+        owner: Owner,
+        count: usize,
+        now: Moment,
+    ) -> Result<Vec<Port>, Exhausted> {
         assert!(!self.leases.contains_key(&lease), "BUG: lease id {lease} was used before");
         self.cool_off(now);
         if self.available() < count {
             return Err(self.exhausted(count, self.available()));
         }
         let former = self.former.get(&owner).cloned().unwrap_or_default();
-        let mut chosen: Vec<Option<Port>> =
-            (0..count).map(|index| former.get(index).copied().filter(|port| self.can_be_leased(*port))).collect();
+        let mut chosen: Vec<Option<Port>> = (0..count)
+            .map(|index| former.get(index).copied().filter(|port| self.can_be_leased(*port)))
+            .collect();
         for port in chosen.iter().flatten() {
             self.take(*port, &lease);
         }
@@ -221,11 +230,13 @@ impl PortPool {
         Ok(ports)
     }
 
-    /// Releases the lease `old` and leases `count` ports to its owner in one step. Without an error no one else
-    /// can come between the two; with one, `old` is held as before.
+    /// Lets the lease `new` take the place of `old`, whose owner comes back with `count` ports: each label keeps its
+    /// port where the pool still has it, and further ones are chosen as in [`PortPool::allocate`]. What the owner
+    /// gives up stays with `old` until [`PortPool::complete_exchange`], so that no one else can have it before the
+    /// exchange is on disk; [`PortPool::undo_exchange`] takes it back. If `old` is no lease, this is `allocate`.
     ///
     /// # Errors
-    /// [`Exhausted`] if fewer than `count` ports could be handed out even with those of `old`.
+    /// [`Exhausted`] if that is not possible; then `old` is held as before.
     ///
     /// # Panics
     /// If the new lease id was used before.
@@ -233,21 +244,49 @@ impl PortPool {
         &mut self,
         old: &LeaseId,
         new: LeaseId,
-        owner: Owner,
         count: usize,
+        owner: Owner,
         now: Moment,
     ) -> Result<Vec<Port>, Exhausted> {
+        let Some(former) = self.leases.get(old).map(|lease| lease.ports.clone()) else {
+            return self.allocate(new, owner, count, now);
+        };
         self.cool_off(now);
-        let regained = self.leases.get(old).map_or(0, |lease| {
-            let usable = |port: &&Port| self.contains(**port) && !self.blocked.contains_key(port);
-            lease.ports.iter().filter(usable).count()
-        });
-        let available = self.available() + regained;
+        let keeps = |port: &Port| self.contains(*port) && !self.blocked.contains_key(port);
+        let kept: Vec<Port> = former.iter().take(count).copied().filter(keeps).collect();
+        let available = self.available() + kept.len();
         if available < count {
             return Err(self.exhausted(count, available));
         }
-        self.release(old, now, true);
+        for port in &kept {
+            self.leased.remove(port);
+            self.reindex(*port);
+        }
+        if let Some(lease) = self.leases.get_mut(old) {
+            lease.ports.retain(|port| !kept.contains(port));
+        }
+        self.former.insert(owner.clone(), former);
         self.allocate(new, owner, count, now)
+    }
+
+    /// Ends an exchange: what its owner gave up is released.
+    pub fn complete_exchange(&mut self, old: &LeaseId, now: Moment) {
+        self.release(old, now, false);
+    }
+
+    /// Takes an exchange back: `old` has its `former` ports again, and what `new` had beyond them is released.
+    pub fn undo_exchange(&mut self, old: &LeaseId, former: &[Port], new: &LeaseId, now: Moment) {
+        let Some(Lease { owner, ports, .. }) = self.leases.remove(new) else { return };
+        let since = self.leases.remove(old).map_or(now, |lease| lease.since);
+        for port in ports {
+            self.leased.remove(&port);
+            self.reindex(port);
+        }
+        for port in former {
+            self.leased.insert(*port, old.clone());
+            self.reindex(*port);
+        }
+        self.leases.insert(old.clone(), Lease { owner, ports: former.to_vec(), since });
     }
 
     /// Enters a lease with exactly these ports, which may lie outside the pool: one that the ledger or a label tells of.
@@ -257,7 +296,13 @@ impl PortPool {
     ///
     /// # Panics
     /// If the lease id was used before.
-    pub fn reserve(&mut self, lease: LeaseId, owner: Owner, ports: &[Port], since: Moment) -> Result<(), Clash> {
+    pub fn reserve(
+        &mut self,
+        lease: LeaseId,
+        owner: Owner,
+        ports: &[Port],
+        since: Moment,
+    ) -> Result<(), Clash> {
         assert!(!self.leases.contains_key(&lease), "BUG: lease id {lease} was used before");
         let mut seen = BTreeSet::new();
         for port in ports {
@@ -350,7 +395,11 @@ impl PortPool {
 
     /// Who holds ports, one entry a lease, by owner.
     pub fn holders(&self) -> Vec<Holder> {
-        let holder = |lease: &Lease| Holder { owner: lease.owner.clone(), ports: lease.ports.clone(), since: lease.since };
+        let holder = |lease: &Lease| Holder {
+            owner: lease.owner.clone(),
+            ports: lease.ports.clone(),
+            since: lease.since,
+        };
         let mut holders: Vec<Holder> =
             self.leases.values().filter(|lease| !lease.ports.is_empty()).map(holder).collect();
         holders.sort_by(|a, b| a.owner.cmp(&b.owner));
@@ -362,7 +411,9 @@ impl PortPool {
         if let Some(id) = self.leased.get(&port) {
             let lease = self.leases.get(id).expect("every leased port names a lease that exists");
             let index = lease.ports.iter().position(|held| *held == port);
-            let label = index.and_then(Label::from_index).expect("a lease has at most as many ports as there are labels");
+            let label = index
+                .and_then(Label::from_index)
+                .expect("a lease has at most as many ports as there are labels");
             return Some(PortState::Leased { lease: id, owner: &lease.owner, label, since: lease.since });
         }
         if !self.contains(port) {
@@ -383,7 +434,8 @@ impl PortPool {
     /// Every port of the pool, and every leased one outside it, lowest first, with its state at `now`.
     pub fn ports(&self, now: Moment) -> impl Iterator<Item = (Port, PortState<'_>)> {
         let outside = self.leased.keys().copied().filter(|port| !self.contains(*port));
-        let mut ports: Vec<Port> = self.spec.range.ports().filter(|port| self.contains(*port)).chain(outside).collect();
+        let mut ports: Vec<Port> =
+            self.spec.range.ports().filter(|port| self.contains(*port)).chain(outside).collect();
         ports.sort_unstable();
         ports.into_iter().filter_map(move |port| Some((port, self.state(port, now)?)))
     }
@@ -436,7 +488,9 @@ impl PortPool {
     /// Ends the cooling of the ports whose time is over. Where the clock was set back behind a release, that port
     /// cools from now on, so that a wrong clock cannot hold it for longer than the cool-down.
     fn cool_off(&mut self, now: Moment) {
-        while let Some((released, port)) = self.cooling.last().copied().filter(|(released, _)| *released > now) {
+        while let Some((released, port)) =
+            self.cooling.last().copied().filter(|(released, _)| *released > now)
+        {
             self.cooling.remove(&(released, port));
             self.used.remove(&(released, port));
             self.released.insert(port, now);

@@ -10,8 +10,8 @@ pub mod process;
 
 pub use error::{ErrorKind, RuntimeError};
 pub use model::{
-    Attached, Created, EngineInfo, ExecRequest, LogRequest, LogStream, Network, NoProgress, Observed, ObservedState,
-    Output, Progress, Publish, Spec, TerminalSize, Volume,
+    Attached, Created, EngineInfo, ExecRequest, LogRequest, LogStream, Network, NoProgress, Observed,
+    ObservedState, Output, Progress, Publish, Spec, TerminalSize, Volume,
 };
 
 use std::time::Duration;

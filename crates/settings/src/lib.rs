@@ -1,1 +1,38 @@
-//! x
+//! `settings.yaml`: schema, layers, environment, and errors that a person can act on.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `model` | the settings as the rest of Berthold uses them |
+//! | `load` | finds files, variables and flags, and merges them |
+//! | `tree` | what was written, with the place of each value |
+//! | `shape` | the table of all keys: unknown ones, variables, JSON Schema |
+//! | `read` | from tree to settings: checks and defaults |
+//! | `show` | settings written out again |
+//!
+//! Nothing is passed over silently: a key that there is not, or a value that cannot be honoured, is an error.
+
+mod error;
+mod load;
+mod model;
+mod read;
+mod shape;
+mod show;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub use error::SettingsError;
+pub use load::{Loaded, Sources, load};
+pub use model::{
+    Broker, Engine, Expose, Kubernetes, Listen, PortPool, RuntimeName, Runtimes, Server, Settings, Template,
+    UnknownRuntime,
+};
+pub use show::{to_json, to_yaml};
+
+/// The JSON Schema (2020-12) of a settings file.
+pub fn schema() -> serde_json::Value {
+    let mut schema = shape::ROOT.schema();
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
+    schema["title"] = "Berthold's settings".into();
+    schema
+}

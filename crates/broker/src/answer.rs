@@ -1,0 +1,98 @@
+//! Waits until something answers behind an agent's port.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pool::{AgentKey, Port};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::core::Core;
+use crate::model::{AgentRecord, Stage};
+use crate::view::HOST_NETWORK;
+
+/// How far apart the attempts are.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long a connection must stay open to count as an answer. An engine's proxy accepts a connection even while nothing
+/// listens inside, and closes it as soon as it finds that out.
+const STAYS_OPEN: Duration = Duration::from_millis(50);
+/// How long one attempt may take to connect.
+const CONNECT: Duration = Duration::from_secs(1);
+
+impl Core {
+    /// Waits at most for `limit` until port A of the agent answers, and says so with a warning if it does not.
+    pub(crate) async fn wait_for_answer(
+        self: &Arc<Self>,
+        mut record: AgentRecord,
+        limit: Duration,
+    ) -> AgentRecord {
+        let Some(port) = record.ports().first().copied() else {
+            record.warnings.push("there is nothing to wait for: it has no ports".to_owned());
+            return record;
+        };
+        let address = match record.published.as_deref() {
+            None => {
+                record
+                    .warnings
+                    .push("there is nothing to wait for: none of its ports is published".to_owned());
+                return record;
+            }
+            Some(HOST_NETWORK) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|address: &IpAddr| !address.is_unspecified())
+                .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        };
+        let address = SocketAddr::new(address, port.get());
+        let deadline = Instant::now() + limit;
+        loop {
+            if answers(address).await {
+                return record;
+            }
+            if let Some(ended) = self.ended_meanwhile(&record.key, &record) {
+                return ended;
+            }
+            if Instant::now() + PAUSE >= deadline {
+                record.warnings.push(silence(port, limit));
+                return record;
+            }
+            tokio::select! {
+                () = sleep(PAUSE) => {}
+                () = self.shutdown.cancelled() => return record,
+            }
+        }
+    }
+
+    fn ended_meanwhile(&self, key: &AgentKey, record: &AgentRecord) -> Option<AgentRecord> {
+        let now = self.agent(key);
+        if now.as_ref().is_some_and(|now| now.stage == Stage::Running && now.lease == record.lease) {
+            return None;
+        }
+        let mut ended = now.unwrap_or_else(|| AgentRecord { stage: Stage::Exited, ..record.clone() });
+        ended.warnings.push("it ended before anything answered".to_owned());
+        Some(ended)
+    }
+}
+
+fn silence(port: Port, limit: Duration) -> String {
+    format!(
+        "nothing answers on port {port} after {} s: is the server listening on 0.0.0.0 (not on 127.0.0.1) and on the port in \
+         $AVAILABLE_LOCALHOST_PORT_A?",
+        limit.as_secs()
+    )
+}
+
+/// Whether something accepts a connection there and does not hang up at once.
+async fn answers(address: SocketAddr) -> bool {
+    let Ok(Ok(mut stream)) = timeout(CONNECT, TcpStream::connect(address)).await else { return false };
+    let mut first = [0; 1];
+    match timeout(STAYS_OPEN, stream.read(&mut first)).await {
+        // Silence: it waits for a request.
+        Err(_) => true,
+        Ok(Ok(read)) => read > 0,
+        Ok(Err(_)) => false,
+    }
+}

@@ -1,0 +1,176 @@
+//! What the broker is made of, and what every part of it shares.
+//!
+//! All that the broker knows is in one [`State`] behind one lock, which is only ever held for a moment and never across an
+//! `.await`. An operation on an agent holds that agent's own lock from end to end, so that two on one agent come one after the
+//! other, and those on different agents run side by side.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use pool::{AgentKey, LeaseId, Moment, PoolSpec, PortPool, PortRange};
+use settings::Settings;
+use tokio::sync::{OwnedMutexGuard, broadcast};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock;
+use crate::home::Home;
+use crate::ledger::Ledger;
+use crate::model::AgentRecord;
+use crate::runtimes::Runtimes;
+use crate::view;
+
+/// How many events a slow listener may be behind before it misses some.
+const EVENT_BACKLOG: usize = 1024;
+
+/// One broker.
+pub(crate) struct Core {
+    /// The stable id, the value of the label `berthold.broker`.
+    pub(crate) id: String,
+    pub(crate) home: Home,
+    pub(crate) settings: Settings,
+    pub(crate) settings_files: Vec<String>,
+    pub(crate) started_at: Moment,
+    /// The URL of the API on `listen`, once it is bound.
+    pub(crate) listen: Option<String>,
+    pub(crate) runtimes: Runtimes,
+    pub(crate) ledger: Ledger,
+    /// The broker's tasks send, listeners of the events receive; one that is too slow misses some and is told so.
+    pub(crate) events: broadcast::Sender<api::Event>,
+    /// Everything that runs on behalf of an agent; shutdown waits for it.
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when the broker is to end.
+    pub(crate) shutdown: CancellationToken,
+    state: Mutex<State>,
+    locks: AgentLocks,
+}
+
+/// All that the broker knows.
+pub(crate) struct State {
+    pub(crate) pool: PortPool,
+    pub(crate) agents: BTreeMap<AgentKey, AgentRecord>,
+    /// When the runtime was first found to have nothing of a lease.
+    pub(crate) missing: HashMap<LeaseId, Moment>,
+    /// The leases whose end is being waited for.
+    pub(crate) watched: HashSet<LeaseId>,
+    /// What a person should know of, by what it is about.
+    pub(crate) warnings: BTreeMap<String, String>,
+}
+
+/// The parts from which a [`Core`] is put together.
+pub(crate) struct Parts {
+    pub(crate) id: String,
+    pub(crate) home: Home,
+    pub(crate) settings: settings::Loaded,
+    pub(crate) listen: Option<String>,
+    pub(crate) runtimes: Runtimes,
+    pub(crate) ledger: Ledger,
+    pub(crate) state: State,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Core {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let (events, _) = broadcast::channel(EVENT_BACKLOG);
+        Self {
+            id: parts.id,
+            home: parts.home,
+            settings: parts.settings.settings,
+            settings_files: parts.settings.files.iter().map(|file| file.display().to_string()).collect(),
+            started_at: clock::now(),
+            listen: parts.listen,
+            runtimes: parts.runtimes,
+            ledger: parts.ledger,
+            events,
+            tasks: TaskTracker::new(),
+            shutdown: parts.shutdown,
+            state: Mutex::new(parts.state),
+            locks: AgentLocks::default(),
+        }
+    }
+
+    /// The state. Hold it for a moment only.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held is a bug that was reported then; the maps are still sound, and refusing to go on would
+        // leave agents without a broker.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of the agent.
+    pub(crate) fn agent(&self, key: &AgentKey) -> Option<AgentRecord> {
+        self.state().agents.get(key).cloned()
+    }
+
+    /// Puts what is known of an agent into the state, and tells the listeners.
+    pub(crate) fn publish(&self, record: AgentRecord) {
+        let agent = view::agent(&record, &self.settings);
+        self.state().agents.insert(record.key.clone(), record);
+        self.tell(api::Event::Agent { agent: Box::new(agent) });
+    }
+
+    /// Tells the listeners. That there is none is fine.
+    pub(crate) fn tell(&self, event: api::Event) {
+        drop(self.events.send(event));
+    }
+
+    /// Waits until no other operation on this agent is under way, and keeps others out.
+    pub(crate) async fn lock(&self, key: &AgentKey) -> OwnedMutexGuard<()> {
+        self.locks.of(key).lock_owned().await
+    }
+
+    /// The same without waiting; none if an operation is under way.
+    pub(crate) fn try_lock(&self, key: &AgentKey) -> Option<OwnedMutexGuard<()>> {
+        self.locks.of(key).try_lock_owned().ok()
+    }
+
+    /// A new lease id: unique, and sorted by the time of its making.
+    pub(crate) fn new_lease_id() -> LeaseId {
+        LeaseId::new(&ulid::Ulid::generate().to_string())
+    }
+}
+
+impl State {
+    /// An empty state with the pool of these settings; without one, a pool of no ports.
+    pub(crate) fn new(settings: &Settings, also_excluded: Option<PortRange>) -> Self {
+        let spec = match &settings.server.broker.port_pool {
+            Some(pool) => PoolSpec {
+                range: pool.range,
+                exclude: pool.exclude.iter().copied().chain(also_excluded).collect(),
+                cool_down: i64::try_from(pool.cool_down.as_millis()).unwrap_or(i64::MAX),
+            },
+            None => {
+                let nothing = PortRange::single(pool::Port::MIN);
+                PoolSpec { range: nothing, exclude: vec![nothing], cool_down: 0 }
+            }
+        };
+        Self {
+            pool: PortPool::new(spec),
+            agents: BTreeMap::new(),
+            missing: HashMap::new(),
+            watched: HashSet::new(),
+            warnings: BTreeMap::new(),
+        }
+    }
+}
+
+/// A lock for each agent on which an operation is under way or waits.
+#[derive(Default)]
+struct AgentLocks {
+    locks: Mutex<HashMap<AgentKey, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl AgentLocks {
+    fn of(&self, key: &AgentKey) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = locks.get(key).and_then(Weak::upgrade) {
+            return lock;
+        }
+        // The map holds no lock alive, so what nobody uses can go whenever it grows.
+        if locks.len() >= 64 && locks.len().is_power_of_two() {
+            locks.retain(|_, lock| lock.strong_count() > 0);
+        }
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        locks.insert(key.clone(), Arc::downgrade(&lock));
+        lock
+    }
+}

@@ -1,0 +1,100 @@
+//! The API: the same routes on the Unix socket, which its rights protect, and on `listen`, where a bearer token is asked for.
+//!
+//! Handlers say what is asked of the core and put the answer into its wire form; they decide nothing. Every operation on an
+//! agent runs as a task of its own, so that it comes to its end also when the client goes away in the middle of it.
+
+mod agents;
+mod auth;
+mod exec;
+mod problem;
+mod streams;
+mod system;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware;
+use tokio::net::{TcpListener, UnixListener};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::core::Core;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Berthold",
+        description = "Runs coding agents and gives each its own host ports. Errors are RFC 9457 problem documents with a stable `code`."
+    ),
+    components(schemas(api::Problem, api::Event, api::ErrorDocument)),
+    tags((name = "agents"), (name = "pool"), (name = "broker"))
+)]
+struct Described;
+
+/// The OpenAPI description of the API, as `/openapi.json` serves it.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes().into_openapi()
+}
+
+fn routes() -> OpenApiRouter<Arc<Core>> {
+    OpenApiRouter::with_openapi(Described::openapi())
+        .routes(routes!(agents::list))
+        .routes(routes!(agents::show, agents::start, agents::delete))
+        .routes(routes!(agents::stop))
+        .routes(routes!(agents::restart))
+        .routes(routes!(streams::logs))
+        .routes(routes!(exec::exec))
+        .routes(routes!(streams::events))
+        .routes(routes!(system::pool))
+        .routes(routes!(system::broker))
+        .routes(routes!(system::shutdown))
+        .routes(routes!(system::healthz))
+        .routes(routes!(system::readyz))
+        .routes(routes!(system::metrics))
+        .routes(routes!(system::describe))
+}
+
+/// Answers requests on both listeners until the broker ends.
+pub(crate) async fn serve(
+    core: Arc<Core>,
+    socket: UnixListener,
+    listener: Option<TcpListener>,
+    token: String,
+) {
+    let router: Router<Arc<Core>> = routes().into();
+    let router = router.fallback(problem::no_such_call).method_not_allowed_fallback(problem::no_such_method);
+    let open = router.clone().with_state(Arc::clone(&core));
+    let guarded = router.with_state(Arc::clone(&core));
+    let guarded =
+        guarded.layer(middleware::from_fn_with_state(Arc::new(auth::Token::new(token)), auth::require));
+    let on_socket = axum::serve(socket, open).with_graceful_shutdown(core.shutdown.clone().cancelled_owned());
+    let on_listen = async {
+        match listener {
+            Some(listener) => {
+                let ended = core.shutdown.clone().cancelled_owned();
+                axum::serve(listener, guarded).with_graceful_shutdown(ended).await
+            }
+            None => Ok(()),
+        }
+    };
+    let (socket_result, listen_result) = tokio::join!(on_socket, on_listen);
+    for error in [socket_result, listen_result].into_iter().filter_map(Result::err) {
+        tracing::error!(%error, "a server of the API has ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// The description that is checked in is the one that is served. `UPDATE=1 cargo nextest run -p broker openapi` rewrites it.
+    #[test]
+    fn openapi_is_checked_in() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+        let current = super::openapi().to_pretty_json().unwrap() + "\n";
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, &current).unwrap();
+        }
+        let checked_in = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(checked_in == current, "openapi.json is out of date: run this test with UPDATE=1");
+    }
+}

@@ -1,0 +1,159 @@
+//! The pool, the broker itself, and its care.
+
+use std::sync::Arc;
+
+use api::{BrokerDocument, PoolDocument, Problem, RuntimeStatus};
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use futures_util::future::join_all;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::problem::Refusal;
+use crate::clock;
+use crate::core::Core;
+use crate::model::Stage;
+use crate::view;
+
+/// Which ports are wanted.
+#[derive(Deserialize, IntoParams)]
+pub(super) struct Which {
+    /// The free ones too.
+    #[serde(default)]
+    all: bool,
+}
+
+/// The pool: range, size, counts by state, ports.
+#[utoipa::path(get, path = "/v1/pool", tag = "pool", params(Which),
+    responses((status = 200, body = PoolDocument), (status = 400, body = Problem)))]
+pub(super) async fn pool(
+    State(core): State<Arc<Core>>,
+    which: Result<Query<Which>, QueryRejection>,
+) -> Result<Json<PoolDocument>, Refusal> {
+    let Query(which) = which?;
+    let pool = view::pool(&core.state(), &core.settings, which.all, clock::now());
+    Ok(Json(PoolDocument { pool }))
+}
+
+/// The broker: where it is, what it runs with, and how its runtimes are.
+#[utoipa::path(get, path = "/v1/broker", tag = "broker", responses((status = 200, body = BrokerDocument)))]
+pub(super) async fn broker(State(core): State<Arc<Core>>) -> Json<BrokerDocument> {
+    let statuses = core.runtimes.all().map(|(name, runtime)| async move {
+        let engine = match &runtime {
+            Ok(runtime) => runtime.engine().await.map_err(|error| (error.to_string(), error.hint)),
+            Err(error) => Err((error.to_string(), error.hint.clone())),
+        };
+        match engine {
+            Ok(engine) => RuntimeStatus {
+                name: name.to_owned(),
+                reachable: true,
+                version: Some(engine.version),
+                endpoint: Some(engine.endpoint),
+                detail: None,
+            },
+            Err((message, hint)) => RuntimeStatus {
+                name: name.to_owned(),
+                reachable: false,
+                version: None,
+                endpoint: None,
+                detail: Some(hint.map_or_else(|| message.clone(), |hint| format!("{message}; {hint}"))),
+            },
+        }
+    });
+    let runtimes = join_all(statuses).await;
+    let default_runtime = core.runtimes.default().await.ok().map(|runtime| runtime.name().to_owned());
+    let state = core.state();
+    Json(BrokerDocument {
+        broker: api::Broker {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            id: core.id.clone(),
+            pid: std::process::id(),
+            started_at: clock::shown(core.started_at),
+            home: core.home.state().display().to_string(),
+            socket: core.home.socket().display().to_string(),
+            listen: core.listen.clone(),
+            settings: core.settings_files.clone(),
+            runtimes,
+            default_runtime,
+            agents: state.agents.len(),
+            running: running(&state),
+            ports: core
+                .settings
+                .server
+                .broker
+                .port_pool
+                .is_some()
+                .then(|| view::counts(&state, clock::now())),
+            warnings: view::warnings(&state.warnings),
+        },
+    })
+}
+
+/// Ends the broker; agents go on running.
+#[utoipa::path(post, path = "/v1/shutdown", tag = "broker", responses((status = 202)))]
+pub(super) async fn shutdown(State(core): State<Arc<Core>>) -> StatusCode {
+    core.shutdown.cancel();
+    StatusCode::ACCEPTED
+}
+
+/// Whether the broker is alive.
+#[utoipa::path(get, path = "/healthz", tag = "broker", responses((status = 200, body = String, content_type = "text/plain")))]
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether the broker takes requests. It answers only once it has looked at every runtime.
+#[utoipa::path(get, path = "/readyz", tag = "broker",
+    responses((status = 200, body = String, content_type = "text/plain"), (status = 503)))]
+pub(super) async fn readyz(State(core): State<Arc<Core>>) -> Response {
+    if core.shutdown.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "ending\n").into_response();
+    }
+    "ok\n".into_response()
+}
+
+/// Figures for Prometheus, in its text format.
+#[utoipa::path(get, path = "/metrics", tag = "broker",
+    responses((status = 200, body = String, content_type = "text/plain")))]
+pub(super) async fn metrics(State(core): State<Arc<Core>>) -> Response {
+    let mut text = String::new();
+    let state = core.state();
+    let counts = view::counts(&state, clock::now());
+    let mut gauge = |name: &str, help: &str, rows: &[(&str, &str, usize)]| {
+        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
+        for (label, value, count) in rows {
+            text.push_str(&format!("{name}{{{label}=\"{value}\"}} {count}\n"));
+        }
+    };
+    gauge(
+        "berthold_ports",
+        "Ports of the pool by state.",
+        &[
+            ("state", "free", counts.free),
+            ("state", "leased", counts.leased),
+            ("state", "remembered", counts.remembered),
+            ("state", "cooling", counts.cooling),
+            ("state", "blocked", counts.blocked),
+        ],
+    );
+    let by_state = Stage::ALL.map(|stage| {
+        ("state", stage.as_str(), state.agents.values().filter(|agent| agent.stage == stage).count())
+    });
+    gauge("berthold_agents", "Agents by state.", &by_state);
+    drop(state);
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", tag = "broker", responses((status = 200, content_type = "application/json")))]
+pub(super) async fn describe() -> Json<utoipa::openapi::OpenApi> {
+    Json(super::openapi())
+}
+
+fn running(state: &crate::core::State) -> usize {
+    state.agents.values().filter(|agent| agent.stage == Stage::Running).count()
+}

@@ -1,0 +1,249 @@
+//! Takes and ends leases: decide in the pool, record in the ledger, and only then go on.
+//!
+//! A lease is in the ledger, with its owner, before anyone is told its ports. It leaves the ledger before the pool hands
+//! its ports to anyone else. If the ledger cannot be written, the pool is put back as it was.
+
+use std::time::Duration;
+
+use pool::{Exhausted, LeaseId, Moment, Owner, Port};
+
+use crate::clock;
+use crate::core::Core;
+use crate::error::OperationError;
+use crate::ledger::{Change, LedgerError};
+use crate::model::{AgentRecord, Lease};
+use crate::probe;
+use crate::runtimes::Locality;
+
+/// How often, and how far apart, a port that the agent itself had a moment ago is asked again before it counts as held
+/// by someone else: an engine may close its socket a little after it said that the container ended.
+const PATIENCE: (u32, Duration) = (10, Duration::from_millis(20));
+
+/// What a port is blocked by if nothing more is known.
+pub(crate) const ANOTHER_PROCESS: &str = "another process on this host";
+
+impl Core {
+    /// Gives `record` a lease of `count` ports in place of the one that it has, if any, and enters both into the ledger in
+    /// one step. Nothing of the agent may run: the ports of its old lease are free for others afterwards.
+    ///
+    /// # Errors
+    /// [`OperationError::Exhausted`] or [`OperationError::Ledger`]; then the agent has what it had before.
+    pub(crate) async fn take_lease(
+        &self,
+        mut record: AgentRecord,
+        count: u16,
+    ) -> Result<AgentRecord, OperationError> {
+        let (old, released_at) = (record.lease.take(), record.released_at.take());
+        let former = std::mem::take(&mut record.former);
+        let owner = Owner::Agent(record.key.clone());
+        let undo = Undo { owner: owner.clone(), old, former, released_at };
+        let since = clock::now();
+        let exhausted =
+            |source| OperationError::Exhausted { owner: record.key.to_string(), source: Box::new(source) };
+        let id = Self::new_lease_id();
+        let ports = self.choose(&id, usize::from(count), &undo, &record.runtime).await.map_err(exhausted)?;
+        record.lease = Some(Lease { id: id.clone(), ports: ports.clone(), since });
+
+        let mut changes = Vec::with_capacity(3);
+        if let Some(old) = &undo.old {
+            changes.push(Change::Release { lease: old.id.clone() });
+        }
+        changes.push(Change::Agent(Box::new(record.clone())));
+        let lease = Lease { id: id.clone(), ports: ports.clone(), since };
+        changes.push(Change::Grant { owner, lease });
+        if let Err(source) = self.ledger.record(changes).on_disk().await {
+            self.undo(&undo, &id);
+            return Err(OperationError::Ledger { key: record.key, source });
+        }
+        if let Some(old) = &undo.old {
+            let mut state = self.state();
+            state.pool.complete_exchange(&old.id, clock::now());
+            state.missing.remove(&old.id);
+        }
+        self.tell_ports(&id, &ports);
+        self.publish(record.clone());
+        Ok(record)
+    }
+
+    /// Ends the lease of `record`, of which the runtime has confirmed that nothing runs any more, and enters the record as
+    /// it is now. The ports become its former ports. With `forget` the agent goes with the lease.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; then the lease is held as before.
+    pub(crate) async fn end_lease(
+        &self,
+        mut record: AgentRecord,
+        ending: Ending,
+    ) -> Result<AgentRecord, LedgerError> {
+        let now = clock::now();
+        let ended = record.lease.take();
+        record.published = None;
+        let remember = match ending {
+            Ending::Remember => {
+                if let Some(lease) = ended.as_ref().filter(|lease| !lease.ports.is_empty()) {
+                    record.former.clone_from(&lease.ports);
+                    record.released_at = Some(now);
+                }
+                true
+            }
+            Ending::Restore { ref former, released_at } => {
+                record.former.clone_from(former);
+                record.released_at = released_at;
+                false
+            }
+            Ending::Forget => false,
+        };
+        let mut changes = Vec::with_capacity(2);
+        if let Some(lease) = &ended {
+            changes.push(Change::Release { lease: lease.id.clone() });
+        }
+        changes.push(match ending {
+            Ending::Forget => Change::Forget(record.key.clone()),
+            _ => Change::Agent(Box::new(record.clone())),
+        });
+        self.ledger.record(changes).on_disk().await?;
+        if let Some(lease) = &ended {
+            let mut state = self.state();
+            state.pool.release(&lease.id, now, remember);
+            state.missing.remove(&lease.id);
+        }
+        let owner = Owner::Agent(record.key.clone());
+        match ending {
+            Ending::Forget => {
+                let mut state = self.state();
+                state.pool.forget(&owner);
+                state.agents.remove(&record.key);
+                drop(state);
+                self.tell(api::Event::AgentDeleted {
+                    project: record.key.project.to_string(),
+                    name: record.key.name.to_string(),
+                });
+            }
+            Ending::Restore { former, released_at } => {
+                self.state().pool.remember(owner, &former, released_at.unwrap_or(now));
+                self.publish(record.clone());
+            }
+            Ending::Remember => self.publish(record.clone()),
+        }
+        if let Some(lease) = &ended {
+            self.tell_ports(&lease.id, &lease.ports);
+        }
+        Ok(record)
+    }
+
+    /// Enters the record as it is now; its lease stays what it is.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; the state has the record all the same, for it is what is true.
+    pub(crate) async fn note(&self, record: &AgentRecord) -> Result<(), LedgerError> {
+        self.publish(record.clone());
+        self.ledger.record(vec![Change::Agent(Box::new(record.clone()))]).on_disk().await
+    }
+
+    /// Marks `port` as held by someone else.
+    pub(crate) fn block(&self, port: Port, by: &str) {
+        tracing::warn!(port = port.get(), by, "a port of the pool is held by someone else");
+        self.state().pool.block(port, by, clock::now());
+        self.tell(api::Event::Pool { lease: None, ports: vec![port.get()] });
+    }
+
+    /// Asks of every blocked port whether it still is, and unblocks those that are not.
+    pub(crate) fn retry_blocked(&self) {
+        let blocked: Vec<Port> = self.state().pool.blocked().map(|(port, _)| port).collect();
+        let free: Vec<Port> = blocked.into_iter().filter(|port| !probe::is_busy(*port)).collect();
+        if free.is_empty() {
+            return;
+        }
+        let mut state = self.state();
+        for port in &free {
+            state.pool.unblock(*port);
+        }
+        drop(state);
+        tracing::info!(ports = ?free, "blocked ports are free again");
+        self.tell(api::Event::Pool { lease: None, ports: free.into_iter().map(Port::get).collect() });
+    }
+
+    /// Chooses ports that nobody on this host holds, blocking those that somebody does.
+    async fn choose(
+        &self,
+        id: &LeaseId,
+        count: usize,
+        undo: &Undo,
+        runtime: &str,
+    ) -> Result<Vec<Port>, Exhausted> {
+        let is_local = self.runtimes.locality(runtime) == Locality::Local;
+        loop {
+            let ports = {
+                let (mut state, now) = (self.state(), clock::now());
+                match &undo.old {
+                    Some(old) => state.pool.exchange(&old.id, id.clone(), count, undo.owner.clone(), now)?,
+                    None => state.pool.allocate(id.clone(), undo.owner.clone(), count, now)?,
+                }
+            };
+            let mut busy = Vec::new();
+            for port in ports.iter().filter(|_| is_local) {
+                if self.is_held(*port, undo).await {
+                    busy.push(*port);
+                }
+            }
+            if busy.is_empty() {
+                return Ok(ports);
+            }
+            self.undo(undo, id);
+            for port in busy {
+                self.block(port, ANOTHER_PROCESS);
+            }
+        }
+    }
+
+    async fn is_held(&self, port: Port, undo: &Undo) -> bool {
+        let was_its_own =
+            undo.former.contains(&port) || undo.old.as_ref().is_some_and(|old| old.ports.contains(&port));
+        let (tries, pause) = if was_its_own { PATIENCE } else { (1, Duration::ZERO) };
+        for attempt in 0..tries {
+            if attempt > 0 {
+                tokio::time::sleep(pause).await;
+            }
+            if !probe::is_busy(port) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn undo(&self, undo: &Undo, new: &LeaseId) {
+        let (mut state, now) = (self.state(), clock::now());
+        match &undo.old {
+            Some(old) => state.pool.undo_exchange(&old.id, &old.ports, new, now),
+            None => {
+                state.pool.release(new, now, false);
+                state.pool.remember(undo.owner.clone(), &undo.former, undo.released_at.unwrap_or(now));
+            }
+        }
+    }
+
+    fn tell_ports(&self, lease: &LeaseId, ports: &[Port]) {
+        if !ports.is_empty() {
+            let ports = ports.iter().map(|port| port.get()).collect();
+            self.tell(api::Event::Pool { lease: Some(lease.to_string()), ports });
+        }
+    }
+}
+
+/// What the agent had before, to give it back.
+struct Undo {
+    owner: Owner,
+    old: Option<Lease>,
+    former: Vec<Port>,
+    released_at: Option<Moment>,
+}
+
+/// What becomes of the ports of a lease that ends.
+pub(crate) enum Ending {
+    /// They are the agent's former ports from now on.
+    Remember,
+    /// The agent never ran with them: it has the former ports that it had before.
+    Restore { former: Vec<Port>, released_at: Option<Moment> },
+    /// The agent is forgotten, and its former ports with it.
+    Forget,
+}

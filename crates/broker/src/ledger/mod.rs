@@ -1,0 +1,66 @@
+//! The broker's durable record of leases and agents: one SQLite file in the broker's home.
+//!
+//! **Layout.** `schema.sql`: a row a lease, a row a port that a lease holds, a row an agent. The database itself forbids
+//! that a port is in two leases and that an owner has two leases.
+//!
+//! **Order.** Everything that changes is sent to one writer thread, which commits in the order of arrival. What waits when
+//! it comes round is committed together, each transaction in a savepoint of its own: many leases cost few flushes,
+//! and one that the database refuses fails alone. A caller that was told "done" finds its change after any crash (WAL,
+//! `synchronous=FULL`).
+//!
+//! **After a crash.** SQLite replays or drops the last commit as a whole. A file that is no sound database is kept beside the
+//! new one under another name, and the broker rebuilds from the labels of what runs. A file from a newer version is left alone.
+//!
+//! **Limits.** One process a file; the broker's lock sees to that. A full disk fails the change, not the broker.
+
+mod open;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use pool::{AgentKey, LeaseId, Owner};
+
+pub(crate) use open::{OpenError, open};
+pub(crate) use writer::Ledger;
+
+use crate::model::{AgentRecord, Lease};
+
+/// One step of a transaction.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// Enters a lease with its owner.
+    Grant { owner: Owner, lease: Lease },
+    /// Ends a lease; nothing happens if it ended before.
+    Release { lease: LeaseId },
+    /// Writes what is known of an agent, its lease apart.
+    Agent(Box<AgentRecord>),
+    /// Forgets an agent.
+    Forget(AgentKey),
+}
+
+/// All that the ledger holds.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Contents {
+    /// The agents, with the leases that they hold.
+    pub(crate) agents: Vec<AgentRecord>,
+    /// The leases of owners that are no agents.
+    pub(crate) bare: Vec<(AgentKey, Lease)>,
+}
+
+/// The ledger could not be written. Nothing of the transaction was recorded.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the ledger could not be written: {reason}")]
+pub(crate) struct LedgerError {
+    /// What SQLite said.
+    pub(crate) reason: String,
+    /// Whether the disk is full.
+    pub(crate) disk_full: bool,
+}
+
+impl From<rusqlite::Error> for LedgerError {
+    fn from(error: rusqlite::Error) -> Self {
+        let disk_full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+        Self { reason: error.to_string(), disk_full }
+    }
+}

@@ -1,0 +1,129 @@
+//! Opens the ledger: creates, checks, migrates, or sets a damaged file aside.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::{Contents, rows};
+
+/// The schema version that this broker writes.
+const VERSION: i64 = 1;
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// A damaged ledger that was set aside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Damage {
+    /// Where the damaged file is now.
+    pub(crate) kept: PathBuf,
+    /// What is wrong with it.
+    pub(crate) reason: String,
+}
+
+/// The ledger cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// A later Berthold has written it.
+    #[error("the ledger {path} has schema version {found}, but this berthold knows only up to {VERSION}")]
+    Newer { path: PathBuf, found: i64 },
+    /// It could not be opened or written.
+    #[error("the ledger {path} cannot be opened")]
+    Sqlite { path: PathBuf, source: rusqlite::Error },
+    /// A damaged file could not be set aside.
+    #[error("the damaged ledger {path} cannot be set aside")]
+    SetAside { path: PathBuf, source: io::Error },
+}
+
+/// Opens the ledger at `path`, creating it if there is none.
+pub(super) type Opened = (Connection, Contents, Option<Damage>);
+
+/// See [`Opened`]; a damaged file is set aside and told of.
+pub(crate) fn open(path: &Path) -> Result<Opened, OpenError> {
+    match try_open(path) {
+        Ok((connection, contents)) => Ok((connection, contents, None)),
+        Err(Trouble::Refused(error)) => Err(error),
+        Err(Trouble::Damaged(reason)) => {
+            let kept =
+                set_aside(path).map_err(|source| OpenError::SetAside { path: path.to_owned(), source })?;
+            match try_open(path) {
+                Ok((connection, contents)) => Ok((connection, contents, Some(Damage { kept, reason }))),
+                Err(Trouble::Refused(error)) => Err(error),
+                Err(Trouble::Damaged(_)) => {
+                    Err(OpenError::Sqlite { path: path.to_owned(), source: rusqlite::Error::InvalidQuery })
+                }
+            }
+        }
+    }
+}
+
+enum Trouble {
+    Damaged(String),
+    Refused(OpenError),
+}
+
+fn try_open(path: &Path) -> Result<(Connection, Contents), Trouble> {
+    let trouble = |source: rusqlite::Error| match source.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::TypeMismatch) => {
+            Trouble::Damaged(source.to_string())
+        }
+        _ => Trouble::Refused(OpenError::Sqlite { path: path.to_owned(), source }),
+    };
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(trouble)?;
+    configure(&connection).map_err(trouble)?;
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(trouble)?;
+    if version > VERSION {
+        return Err(Trouble::Refused(OpenError::Newer { path: path.to_owned(), found: version }));
+    }
+    let verdict: String =
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(trouble)?;
+    if verdict != "ok" {
+        return Err(Trouble::Damaged(verdict));
+    }
+    if version == 0 {
+        let transaction = connection.transaction().map_err(trouble)?;
+        transaction.execute_batch(SCHEMA).map_err(trouble)?;
+        transaction.pragma_update(None, "user_version", VERSION).map_err(trouble)?;
+        transaction.commit().map_err(trouble)?;
+    }
+    // A row that does not read is damage too: the pages are sound, but what they say is not.
+    let contents = rows::load(&connection).map_err(|error| match error {
+        rows::LoadError::Sqlite(source) if source.sqlite_error_code().is_some() => trouble(source),
+        other => Trouble::Damaged(other.to_string()),
+    })?;
+    Ok((connection, contents))
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    Ok(())
+}
+
+/// Moves the file and its companions out of the way; the damaged file is never deleted.
+fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let named = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let free = |number: &u32| !named(&format!(".damaged-{stamp}-{number}")).exists();
+    let number = (1..=u32::MAX).find(free).ok_or_else(|| io::Error::other("no free name is left"))?;
+    let kept = named(&format!(".damaged-{stamp}-{number}"));
+    for companion in ["-wal", "-shm"] {
+        let (from, mut to) = (named(companion), kept.clone().into_os_string());
+        to.push(companion);
+        match fs::rename(from, to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    fs::rename(path, &kept)?;
+    Ok(kept)
+}

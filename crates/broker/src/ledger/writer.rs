@@ -1,0 +1,109 @@
+//! The one writer of the ledger.
+
+use std::thread;
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Change, LedgerError, rows};
+
+/// The most transactions that are committed together. More wait for the next round.
+const MAX_BATCH: usize = 512;
+
+/// Hands transactions to the writer thread. Clones send to the same thread, which ends when the last is dropped.
+#[derive(Clone)]
+pub(crate) struct Ledger {
+    /// The broker's tasks send, the writer thread receives until all senders are gone. Not bounded: a sender waits for
+    /// its own answer before it sends again, so no more can wait than there are tasks.
+    jobs: mpsc::UnboundedSender<Job>,
+}
+
+struct Job {
+    changes: Vec<Change>,
+    /// The thread answers once, unless the caller has gone.
+    done: oneshot::Sender<Result<(), LedgerError>>,
+}
+
+/// What a caller waits for.
+pub(crate) struct Recorded(oneshot::Receiver<Result<(), LedgerError>>);
+
+impl Ledger {
+    /// Starts the writer thread on an open database.
+    pub(crate) fn start(connection: Connection) -> std::io::Result<Self> {
+        let (jobs, receiver) = mpsc::unbounded_channel();
+        thread::Builder::new().name("ledger".to_owned()).spawn(move || write(connection, receiver))?;
+        Ok(Self { jobs })
+    }
+
+    /// Enqueues `changes` as one transaction; transactions are committed in the order of these calls.
+    pub(crate) fn record(&self, changes: Vec<Change>) -> Recorded {
+        let (done, receiver) = oneshot::channel();
+        // If the thread has ended, `done` is dropped with the job and the receiver says so.
+        drop(self.jobs.send(Job { changes, done }));
+        Recorded(receiver)
+    }
+}
+
+impl Recorded {
+    /// Waits until the transaction is on disk.
+    ///
+    /// # Errors
+    /// [`LedgerError`] if it is not, and will not be.
+    pub(crate) async fn on_disk(self) -> Result<(), LedgerError> {
+        self.0.await.unwrap_or_else(|_| {
+            Err(LedgerError { reason: "the ledger's writer has ended".to_owned(), disk_full: false })
+        })
+    }
+}
+
+fn write(connection: Connection, mut jobs: mpsc::UnboundedReceiver<Job>) {
+    while let Some(first) = jobs.blocking_recv() {
+        let mut batch = vec![first];
+        while batch.len() < MAX_BATCH
+            && let Ok(job) = jobs.try_recv()
+        {
+            batch.push(job);
+        }
+        let results = commit(&connection, &batch);
+        for (job, result) in batch.into_iter().zip(results) {
+            // A caller that has gone no longer wants to know.
+            drop(job.done.send(result));
+        }
+    }
+    if let Err((_, error)) = connection.close() {
+        tracing::warn!(%error, "the ledger was not closed cleanly");
+    }
+}
+
+/// Commits the batch as one, each job in a savepoint of its own, and says of each whether it is on disk.
+fn commit(connection: &Connection, batch: &[Job]) -> Vec<Result<(), LedgerError>> {
+    let mut results = Vec::with_capacity(batch.len());
+    let committed = (|| {
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        for job in batch {
+            results.push(apply(connection, &job.changes));
+        }
+        connection.execute_batch("COMMIT")
+    })();
+    let Err(error) = committed else { return results };
+    // A failed commit may or may not have ended the transaction; after this it has, with nothing recorded.
+    if !connection.is_autocommit()
+        && let Err(error) = connection.execute_batch("ROLLBACK")
+    {
+        tracing::error!(%error, "a transaction of the ledger could not be rolled back");
+    }
+    let error = LedgerError::from(error);
+    batch.iter().map(|_| Err(error.clone())).collect()
+}
+
+fn apply(connection: &Connection, changes: &[Change]) -> Result<(), LedgerError> {
+    connection.execute_batch("SAVEPOINT job")?;
+    let applied = changes.iter().try_for_each(|change| rows::apply(connection, change));
+    if applied.is_err() && !connection.is_autocommit() {
+        connection.execute_batch("ROLLBACK TO job")?;
+    }
+    if !connection.is_autocommit() {
+        connection.execute_batch("RELEASE job")?;
+    }
+    Ok(applied?)
+}

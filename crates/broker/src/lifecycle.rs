@@ -1,0 +1,526 @@
+//! Start, stop, restart and delete.
+//!
+//! Each holds the agent's lock from end to end, and changes things in one order only: decide (pool), record (ledger), act
+//! (runtime), confirm (ledger). Whatever fails, what was created is removed and the lease ends, unless the runtime cannot
+//! confirm that: then the lease stays until the reconciler has seen for itself. A crash between any two steps is the
+//! reconciler's as well.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::StartRequest;
+use pool::{AgentKey, Moment, Port};
+use runtime::{ErrorKind, Observed, ObservedState, Runtime, RuntimeError};
+
+use crate::clock;
+use crate::core::Core;
+use crate::error::{OperationError, shown};
+use crate::launch::Failure;
+use crate::leases::Ending;
+use crate::model::{AgentRecord, AgentSpec, Stage};
+use crate::spec;
+
+/// How many sets of ports a start tries when the engine refuses one after another.
+const MAX_PORT_SETS: u32 = 5;
+
+/// What a start led to.
+pub(crate) struct Started {
+    pub(crate) record: AgentRecord,
+    /// False if the agent ran already.
+    pub(crate) created: bool,
+}
+
+impl Core {
+    /// Starts an agent, or returns the one that runs.
+    pub(crate) async fn start(
+        self: &Arc<Self>,
+        key: AgentKey,
+        request: StartRequest,
+    ) -> Result<Started, OperationError> {
+        let _lock = self.lock(&key).await;
+        let prior = self.agent(&key);
+        let plan = self.plan(&key, &request, prior.as_ref()).await?;
+        let Some(mut record) = prior.filter(AgentRecord::is_live) else {
+            let record = self.launch(key, plan).await?;
+            return Ok(Started { record, created: true });
+        };
+        let held_by = self.runtime_of(&record)?;
+        match self.look(&held_by, &record).await? {
+            Some(observed) if matches!(observed.state, ObservedState::Running { .. }) => {
+                let differences = plan.differences(&record);
+                if differences.is_empty() {
+                    return Ok(Started { record: self.confirm(record, &observed).await, created: false });
+                }
+                if !request.replace {
+                    return Err(differs(&record, &differences));
+                }
+                // Whatever is slow or may fail comes before the running agent is touched.
+                self.prepare_image(&plan.runtime, &key, &plan.spec).await?;
+                record.container = Some(observed.id);
+                self.halt(&held_by, record, self.settings.server.broker.stop_timeout).await?;
+            }
+            Some(observed) => {
+                record.container = Some(observed.id);
+                self.publish(record);
+            }
+            None => {
+                record.container = None;
+                self.publish(record);
+            }
+        }
+        let record = self.launch(key, plan).await?;
+        Ok(Started { record, created: true })
+    }
+
+    /// Stops an agent and says how it is now; none if it is not known.
+    pub(crate) async fn stop(
+        self: &Arc<Self>,
+        key: AgentKey,
+        grace: Option<Duration>,
+    ) -> Result<Option<AgentRecord>, OperationError> {
+        let _lock = self.lock(&key).await;
+        let Some(record) = self.agent(&key) else { return Ok(None) };
+        if !record.is_live() {
+            return Ok(Some(record));
+        }
+        let runtime = self.runtime_of(&record)?;
+        let grace = grace.unwrap_or(self.settings.server.broker.stop_timeout);
+        let mut record = self.halt(&runtime, record, grace).await?;
+        record.stage = Stage::Stopped;
+        let ending = match (&record.spec, &record.container) {
+            (Some(AgentSpec { remove: true, .. }), container) => {
+                if let Some(id) = container {
+                    let failed = |source| runtime_error(&record, source);
+                    runtime.remove(id).await.map_err(failed)?;
+                }
+                Ending::Forget
+            }
+            _ => Ending::Remember,
+        };
+        let ledger = |source| OperationError::Ledger { key: key.clone(), source };
+        self.end_lease(record, ending).await.map(Some).map_err(ledger)
+    }
+
+    /// Stops an agent if it runs, and starts it again with the ports that it had.
+    pub(crate) async fn restart(
+        self: &Arc<Self>,
+        key: AgentKey,
+        grace: Option<Duration>,
+    ) -> Result<AgentRecord, OperationError> {
+        let _lock = self.lock(&key).await;
+        let record = self.agent(&key).ok_or_else(|| self.unknown(&key))?;
+        let runtime = self.runtime_of(&record)?;
+        let Some(spec) = record.spec.clone() else {
+            let message =
+                format!("what {key} runs is not known: the ledger was lost, and it was found by its labels");
+            let hint = format!(
+                "start it anew with `berthold start {} --replace` and all that it needs",
+                shown(&key)
+            );
+            return Err(spec::invalid(message, Some(hint)));
+        };
+        if record.is_live() {
+            let grace = grace.unwrap_or(self.settings.server.broker.stop_timeout);
+            self.halt(&runtime, record, grace).await?;
+        }
+        self.launch(key, Plan { runtime, spec }).await
+    }
+
+    /// Stops an agent if it runs, removes what is left of it and forgets it; says how it was, none if it was not known.
+    pub(crate) async fn delete(
+        self: &Arc<Self>,
+        key: AgentKey,
+        grace: Option<Duration>,
+    ) -> Result<Option<AgentRecord>, OperationError> {
+        let _lock = self.lock(&key).await;
+        let Some(mut record) = self.agent(&key) else { return Ok(None) };
+        if record.is_live() || record.container.is_some() {
+            let runtime = self.runtime_of(&record)?;
+            if record.is_live() {
+                let grace = grace.unwrap_or(self.settings.server.broker.stop_timeout);
+                record = self.halt(&runtime, record, grace).await?;
+                record.stage = Stage::Stopped;
+            }
+            if let Some(id) = &record.container {
+                runtime.remove(id).await.map_err(|source| runtime_error(&record, source))?;
+            }
+        }
+        let ledger = |source| OperationError::Ledger { key: key.clone(), source };
+        self.end_lease(record, Ending::Forget).await.map(Some).map_err(ledger)
+    }
+
+    /// What a request means for this agent, with everything checked that can be before anything is done.
+    async fn plan(
+        &self,
+        key: &AgentKey,
+        request: &StartRequest,
+        prior: Option<&AgentRecord>,
+    ) -> Result<Plan, OperationError> {
+        if let Some(record) = prior
+            && let Some(spec) = &record.spec
+            && spec::says_nothing(request)
+        {
+            return Ok(Plan { runtime: self.runtime_of(record)?, spec: spec.clone() });
+        }
+        if let Some(other) = self.state().agents.keys().find(|other| spec::share_a_name(key, other)) {
+            return Err(OperationError::Conflict {
+                message: format!(
+                    "{key} and {other} would both be called {} on a runtime",
+                    key.runtime_name()
+                ),
+                hint: "choose a name without `--` in it".to_owned(),
+                details: serde_json::Map::new(),
+            });
+        }
+        let resolved = spec::resolve(request, &self.settings)?;
+        let runtime = match (&resolved.runtime, prior) {
+            (Some(name), _) => self.runtimes.get(name),
+            (None, Some(record)) if record.is_live() => self.runtimes.get(&record.runtime),
+            (None, _) => self.runtimes.default().await,
+        };
+        let runtime = runtime.map_err(|source| OperationError::Runtime {
+            key: key.clone(),
+            runtime: resolved.runtime.clone().unwrap_or_default(),
+            source,
+        })?;
+        check_for_runtime(key, runtime.as_ref(), &resolved.spec)?;
+        Ok(Plan { runtime, spec: resolved.spec })
+    }
+
+    /// Starts what does not run. What the agent had before has been confirmed to have ended.
+    async fn launch(self: &Arc<Self>, key: AgentKey, plan: Plan) -> Result<AgentRecord, OperationError> {
+        let Plan { runtime, spec } = plan;
+        let prior = self.agent(&key);
+        let leftover = match &prior {
+            Some(AgentRecord { container: Some(id), runtime, .. }) => {
+                let runtime = self.runtimes.get(runtime).map_err(|source| OperationError::Runtime {
+                    key: key.clone(),
+                    runtime: runtime.clone(),
+                    source,
+                })?;
+                Some((runtime, id.clone()))
+            }
+            _ => None,
+        };
+        let before = Before::of(prior.as_ref());
+        let count = spec.ports;
+        let mut record = prior.clone().unwrap_or_else(|| AgentRecord::new(key, String::new()));
+        record = AgentRecord {
+            runtime: runtime.name().to_owned(),
+            stage: Stage::Starting,
+            spec: Some(spec),
+            ended_at: None,
+            exit_code: None,
+            reason: None,
+            warnings: Vec::new(),
+            ..record
+        };
+        let mut record = match self.take_lease(record, count).await {
+            Ok(record) => record,
+            Err(error) => {
+                if let Some(prior) = prior.filter(AgentRecord::is_live) {
+                    self.end(prior, &error).await;
+                }
+                return Err(error);
+            }
+        };
+        let mut attempt = 1;
+        loop {
+            let failure = match self.attempt(&runtime, &mut record, leftover.as_ref()).await {
+                Ok(observed) => return Ok(self.confirm(record, &observed).await),
+                Err(failure) => failure,
+            };
+            if let Err(error) = self.clean_up(&runtime, &record, &failure).await {
+                record.stage = Stage::Failed;
+                record.reason = Some(format!(
+                    "{}; its ports stay leased until {} confirms that nothing is left of it: {error}",
+                    failure.error,
+                    runtime.name()
+                ));
+                self.note_or_log(&record).await;
+                return Err(failure.error);
+            }
+            record.container = None;
+            if attempt < MAX_PORT_SETS
+                && let Some(refused) = failure.refused_ports(&record)
+            {
+                for (port, by) in refused {
+                    self.block(port, &by);
+                }
+                attempt += 1;
+                record.warnings.clear();
+                match self.take_lease(record.clone(), count).await {
+                    Ok(next) => {
+                        record = next;
+                        continue;
+                    }
+                    Err(error) => {
+                        self.fail(record, before, error.to_string()).await;
+                        return Err(error);
+                    }
+                }
+            }
+            self.fail(record, before, failure.error.to_string()).await;
+            return Err(failure.error);
+        }
+    }
+
+    /// Enters an agent as running, or as ended if it has done its work already; from here on it is watched.
+    pub(crate) async fn confirm(
+        self: &Arc<Self>,
+        mut record: AgentRecord,
+        observed: &Observed,
+    ) -> AgentRecord {
+        record.container = Some(observed.id.clone());
+        record.published = self.published(&record, observed);
+        match &observed.state {
+            ObservedState::Exited { code, at, .. } => {
+                record.started_at = record.started_at.or(Some(clock::now()));
+                self.enter_exit(record, *code, at.map(clock::moment)).await
+            }
+            ObservedState::Running { since } => {
+                let since = since.map_or_else(clock::now, clock::moment);
+                let is_news = record.stage != Stage::Running || record.started_at != Some(since);
+                record.stage = Stage::Running;
+                record.started_at = Some(since);
+                record.ended_at = None;
+                record.exit_code = None;
+                record.reason = None;
+                if is_news {
+                    self.note_or_log(&record).await;
+                }
+                self.watch(&record);
+                record
+            }
+            ObservedState::Created => record,
+        }
+    }
+
+    /// Enters an agent as ended by itself, which the runtime has confirmed.
+    pub(crate) async fn enter_exit(
+        &self,
+        mut record: AgentRecord,
+        code: Option<i64>,
+        at: Option<Moment>,
+    ) -> AgentRecord {
+        let was_asked = record.stage == Stage::Stopping;
+        record.stage = if was_asked { Stage::Stopped } else { Stage::Exited };
+        record.exit_code = code;
+        record.ended_at = Some(at.unwrap_or_else(clock::now));
+        let mut ending = Ending::Remember;
+        if record.spec.as_ref().is_some_and(|spec| spec.remove) {
+            // What cannot be removed now is removed with the next look of the reconciler.
+            let removed = match (self.runtimes.get(&record.runtime), &record.container) {
+                (Ok(runtime), Some(id)) => runtime.remove(id).await.is_ok(),
+                (_, container) => container.is_none(),
+            };
+            if removed {
+                ending = Ending::Forget;
+            }
+        }
+        match self.end_lease(record.clone(), ending).await {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::error!(agent = %record.key, %error, "the end of an agent was not recorded; its lease stays");
+                record
+            }
+        }
+    }
+
+    /// Asks the agent to end, and sees to it. The lease is still held afterwards.
+    async fn halt(
+        &self,
+        runtime: &Arc<dyn Runtime>,
+        mut record: AgentRecord,
+        grace: Duration,
+    ) -> Result<AgentRecord, OperationError> {
+        let Some(observed) = self.look(runtime, &record).await? else {
+            record.container = None;
+            record.ended_at = record.ended_at.or(Some(clock::now()));
+            record.stage = Stage::Stopping;
+            self.publish(record.clone());
+            return Ok(record);
+        };
+        record.stage = Stage::Stopping;
+        record.container = Some(observed.id.clone());
+        let ledger = |source| OperationError::Ledger { key: record.key.clone(), source };
+        self.note(&record).await.map_err(ledger)?;
+        let failed = |source| runtime_error(&record, source);
+        runtime.stop(&observed.id, grace).await.map_err(failed)?;
+        match runtime.inspect(&observed.id).await.map_err(failed)? {
+            Some(Observed { state: ObservedState::Running { .. }, .. }) => {
+                let message = format!("{} says that it still runs", runtime.name());
+                Err(failed(RuntimeError::new(ErrorKind::Other, message)))
+            }
+            Some(Observed { state: ObservedState::Exited { code, at, .. }, .. }) => {
+                record.exit_code = code;
+                record.ended_at = Some(at.map_or_else(clock::now, clock::moment));
+                self.publish(record.clone());
+                Ok(record)
+            }
+            found => {
+                if found.is_none() {
+                    record.container = None;
+                }
+                record.ended_at = Some(clock::now());
+                self.publish(record.clone());
+                Ok(record)
+            }
+        }
+    }
+
+    /// What the runtime has of the agent's present lease.
+    pub(crate) async fn look(
+        &self,
+        runtime: &Arc<dyn Runtime>,
+        record: &AgentRecord,
+    ) -> Result<Option<Observed>, OperationError> {
+        let failed = |source| runtime_error(record, source);
+        let by_name = record.key.runtime_name();
+        let id = record.container.as_deref().unwrap_or(&by_name);
+        let observed = runtime.inspect(id).await.map_err(failed)?;
+        Ok(observed.filter(|observed| self.is_of_lease(observed, record)))
+    }
+
+    /// Whether this is the agent under the lease that it has now.
+    pub(crate) fn is_of_lease(&self, observed: &Observed, record: &AgentRecord) -> bool {
+        let tag = crate::labels::read(&self.id, observed);
+        matches!((tag, &record.lease), (Some(tag), Some(lease)) if tag.lease == lease.id)
+    }
+
+    pub(crate) fn runtime_of(&self, record: &AgentRecord) -> Result<Arc<dyn Runtime>, OperationError> {
+        self.runtimes.get(&record.runtime).map_err(|source| runtime_error(record, source))
+    }
+
+    /// The error for an agent that is not there, with the nearest that is.
+    pub(crate) fn unknown(&self, key: &AgentKey) -> OperationError {
+        let state = self.state();
+        let known: Vec<String> = state.agents.keys().map(ToString::to_string).collect();
+        let nearest = spec::nearest(&key.to_string(), known.iter().map(String::as_str));
+        OperationError::NoSuchAgent { key: key.clone(), nearest: nearest.and_then(|text| text.parse().ok()) }
+    }
+
+    /// Ends the lease of a failed start, of which nothing is left.
+    async fn fail(&self, mut record: AgentRecord, before: Before, reason: String) {
+        let forget = record.spec.as_ref().is_some_and(|spec| spec.remove);
+        record.stage = Stage::Failed;
+        record.reason = Some(reason);
+        record.container = None;
+        record.started_at = None;
+        record.ended_at = Some(clock::now());
+        let ending = if forget {
+            Ending::Forget
+        } else {
+            Ending::Restore { former: before.former, released_at: before.released_at }
+        };
+        if let Err(error) = self.end_lease(record.clone(), ending).await {
+            tracing::error!(agent = %record.key, %error, "the end of a failed start was not recorded; its lease stays");
+            self.publish(record);
+        }
+    }
+
+    /// Ends the lease of an agent that has ended and cannot have another one.
+    async fn end(&self, mut record: AgentRecord, why: &OperationError) {
+        record.stage = Stage::Stopped;
+        record.reason = Some(format!("not started again: {why}"));
+        record.ended_at = record.ended_at.or(Some(clock::now()));
+        if let Err(error) = self.end_lease(record.clone(), Ending::Remember).await {
+            tracing::error!(agent = %record.key, %error, "the end of an agent was not recorded; its lease stays");
+        }
+    }
+
+    pub(crate) async fn note_or_log(&self, record: &AgentRecord) {
+        if let Err(error) = self.note(record).await {
+            tracing::error!(agent = %record.key, %error, "a change was not recorded; the reconciler will find it again");
+        }
+    }
+}
+
+/// What to run, and by what.
+pub(crate) struct Plan {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) spec: AgentSpec,
+}
+
+impl Plan {
+    fn differences(&self, record: &AgentRecord) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.runtime.name() != record.runtime {
+            lines.push(format!("runtime is {}, not {}", record.runtime, self.runtime.name()));
+        }
+        match &record.spec {
+            Some(spec) => lines.extend(spec::differences(spec, &self.spec)),
+            None => lines.push("what it runs is not known: it was found by its labels".to_owned()),
+        }
+        lines
+    }
+}
+
+/// The former ports that an agent has again if its start fails.
+struct Before {
+    former: Vec<Port>,
+    released_at: Option<Moment>,
+}
+
+impl Before {
+    fn of(prior: Option<&AgentRecord>) -> Self {
+        match prior {
+            Some(AgentRecord { lease: Some(lease), .. }) if !lease.ports.is_empty() => {
+                Self { former: lease.ports.clone(), released_at: Some(clock::now()) }
+            }
+            Some(record) => Self { former: record.former.clone(), released_at: record.released_at },
+            None => Self { former: Vec::new(), released_at: None },
+        }
+    }
+}
+
+pub(crate) fn runtime_error(record: &AgentRecord, source: RuntimeError) -> OperationError {
+    OperationError::Runtime { key: record.key.clone(), runtime: record.runtime.clone(), source }
+}
+
+fn check_for_runtime(key: &AgentKey, runtime: &dyn Runtime, spec: &AgentSpec) -> Result<(), OperationError> {
+    let name = runtime.name();
+    if runtime.needs_image() && spec.image.is_none() {
+        let hint = format!(
+            "say what to run: `berthold start {} --image IMAGE`, a template with `--template`, or a plain process with \
+             `--runtime process -- COMMAND`",
+            shown(key)
+        );
+        return Err(spec::invalid(format!("no image for {key}: {name} runs agents from images"), Some(hint)));
+    }
+    if !runtime.needs_image() && spec.command.is_empty() {
+        let hint = format!("add it after `--`: `berthold start {} --runtime {name} -- COMMAND`", shown(key));
+        return Err(spec::invalid(
+            format!("no command for {key}: {name} has no images to take one from"),
+            Some(hint),
+        ));
+    }
+    Ok(())
+}
+
+fn differs(record: &AgentRecord, differences: &[String]) -> OperationError {
+    let mut details = serde_json::Map::new();
+    details.insert("agent".to_owned(), record.key.to_string().into());
+    details.insert("differences".to_owned(), differences.into());
+    OperationError::Conflict {
+        message: format!(
+            "{} runs already, with another specification: {}",
+            record.key,
+            differences.join("; ")
+        ),
+        hint: "recreate it with `--replace`, or start another one under another name".to_owned(),
+        details,
+    }
+}
+
+impl Failure {
+    /// The ports that the engine refused and by whom they are held; none if the failure is of another kind.
+    fn refused_ports(&self, record: &AgentRecord) -> Option<Vec<(Port, String)>> {
+        let refused = self.refused?;
+        let by = crate::leases::ANOTHER_PROCESS.to_owned();
+        match refused.and_then(Port::new).filter(|port| record.ports().contains(port)) {
+            Some(port) => Some(vec![(port, by)]),
+            None => Some(record.ports().iter().map(|port| (*port, by.clone())).collect()),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What the broker knows of an agent. Neither the wire nor the ledger: both have forms of their own.
+
+use std::collections::BTreeMap;
+
+use pool::{AgentKey, LeaseId, Moment, Port};
+
+/// Everything that the broker knows of one agent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct AgentRecord {
+    pub(crate) key: AgentKey,
+    /// The name of its runtime.
+    pub(crate) runtime: String,
+    pub(crate) stage: Stage,
+    /// What to run; none if it was adopted from its labels, which do not tell.
+    pub(crate) spec: Option<AgentSpec>,
+    /// The image as the runtime told it, for an adopted agent.
+    pub(crate) container: Option<String>,
+    /// Held from before the runtime is asked until the runtime confirms the end.
+    pub(crate) lease: Option<Lease>,
+    /// Where its ports are published, while it runs.
+    pub(crate) published: Option<String>,
+    /// The ports that it had until it ended, in label order.
+    pub(crate) former: Vec<Port>,
+    pub(crate) released_at: Option<Moment>,
+    pub(crate) started_at: Option<Moment>,
+    pub(crate) ended_at: Option<Moment>,
+    pub(crate) exit_code: Option<i64>,
+    pub(crate) reason: Option<String>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A lease as the ledger has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Lease {
+    pub(crate) id: LeaseId,
+    pub(crate) ports: Vec<Port>,
+    pub(crate) since: Moment,
+}
+
+/// Where an agent is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    Starting,
+    Running,
+    Stopping,
+    Stopped,
+    Exited,
+    Failed,
+}
+
+impl Stage {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Starting, Self::Running, Self::Stopping, Self::Stopped, Self::Exited, Self::Failed];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Exited => "exited",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What to run: a start request with its template and the defaults filled in. Two that are equal start the same.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct AgentSpec {
+    pub(crate) image: Option<String>,
+    pub(crate) command: Vec<String>,
+    pub(crate) env: BTreeMap<String, String>,
+    /// `SRC:DST` or `SRC:DST:ro`.
+    pub(crate) volumes: Vec<String>,
+    /// A host directory that is mounted under its own path and in which the command starts.
+    pub(crate) workspace: Option<String>,
+    /// As typed: empty for the runtime's usual one.
+    pub(crate) network: String,
+    /// How many ports it gets.
+    pub(crate) ports: u16,
+    /// Whether the agent is forgotten once it has ended.
+    pub(crate) remove: bool,
+}
+
+impl AgentRecord {
+    /// A record of an agent that was never seen before.
+    pub(crate) fn new(key: AgentKey, runtime: String) -> Self {
+        Self {
+            key,
+            runtime,
+            stage: Stage::Starting,
+            spec: None,
+            container: None,
+            lease: None,
+            published: None,
+            former: Vec::new(),
+            released_at: None,
+            started_at: None,
+            ended_at: None,
+            exit_code: None,
+            reason: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Whether the runtime may have something of it that runs.
+    pub(crate) fn is_live(&self) -> bool {
+        self.lease.is_some() || matches!(self.stage, Stage::Starting | Stage::Running | Stage::Stopping)
+    }
+
+    /// The ports that it holds, in label order.
+    pub(crate) fn ports(&self) -> &[Port] {
+        self.lease.as_ref().map_or(&[], |lease| lease.ports.as_slice())
+    }
+}
+
+/// Ports in label order, as `berthold.ports` and the ledger have them: `8000-8001-8010`.
+pub(crate) fn join_ports(ports: &[Port]) -> String {
+    let texts: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    texts.join("-")
+}
+
+/// The reverse of [`join_ports`]; none if the text is something else.
+pub(crate) fn split_ports(text: &str) -> Option<Vec<Port>> {
+    if text.is_empty() {
+        return Some(Vec::new());
+    }
+    text.split('-').map(|part| part.parse().ok().and_then(Port::new)).collect()
+}

@@ -1,0 +1,141 @@
+//! The runtimes that this broker knows of.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use runtime::docker::{Docker, EngineEndpoint, endpoint};
+use runtime::process::{Processes, ShimCommand};
+use runtime::{ErrorKind, Runtime, RuntimeError};
+use settings::{RuntimeName, Settings};
+
+use crate::home::Home;
+
+/// A runtime, or why there is none of that name.
+enum Known {
+    Here(Arc<dyn Runtime>, Locality),
+    Unusable(String, Option<String>),
+}
+
+/// Whether what a runtime publishes is published on this host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Locality {
+    /// On this host: its ports can be probed here.
+    Local,
+    /// On another one.
+    Remote,
+}
+
+/// All runtimes by name.
+pub(crate) struct Runtimes {
+    known: BTreeMap<&'static str, Known>,
+    preferred: Option<RuntimeName>,
+}
+
+/// The order in which a default is looked for.
+const BY_DEFAULT: [RuntimeName; 3] = [RuntimeName::Docker, RuntimeName::Podman, RuntimeName::Container];
+
+impl Runtimes {
+    /// The runtimes of these settings. Nothing is asked of them yet.
+    pub(crate) fn new(settings: &Settings, home: &Home, shim: ShimCommand) -> Self {
+        let mut known = BTreeMap::new();
+        known.insert(RuntimeName::Docker.as_str(), docker(settings));
+        let processes: Arc<dyn Runtime> = Arc::new(Processes::new(home.processes(), shim));
+        known.insert(RuntimeName::Process.as_str(), Known::Here(processes, Locality::Local));
+        Self { known, preferred: settings.server.broker.default_runtime }
+    }
+
+    /// The runtime of that name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if there is none, [`ErrorKind::Unreachable`] if it cannot be used here.
+    pub(crate) fn get(&self, name: &str) -> Result<Arc<dyn Runtime>, RuntimeError> {
+        match self.known.get(name) {
+            Some(Known::Here(runtime, _)) => Ok(Arc::clone(runtime)),
+            Some(Known::Unusable(reason, hint)) => {
+                let error = RuntimeError::new(ErrorKind::Unreachable, reason.clone());
+                Err(match hint {
+                    Some(hint) => error.hint(hint.clone()),
+                    None => error,
+                })
+            }
+            None => {
+                let names: Vec<&str> = self.known.keys().copied().collect();
+                let message = format!("there is no runtime `{name}`");
+                Err(RuntimeError::new(ErrorKind::Invalid, message)
+                    .hint(format!("this broker has {}", names.join(", "))))
+            }
+        }
+    }
+
+    /// Whether the ports of that runtime are this host's.
+    pub(crate) fn locality(&self, name: &str) -> Locality {
+        match self.known.get(name) {
+            Some(Known::Here(_, locality)) => *locality,
+            _ => Locality::Remote,
+        }
+    }
+
+    /// Every runtime that can be asked.
+    pub(crate) fn usable(&self) -> impl Iterator<Item = Arc<dyn Runtime>> {
+        self.known.values().filter_map(|known| match known {
+            Known::Here(runtime, _) => Some(Arc::clone(runtime)),
+            Known::Unusable(..) => None,
+        })
+    }
+
+    /// Every runtime, with the reason where it cannot be asked.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, Result<Arc<dyn Runtime>, RuntimeError>)> {
+        self.known.keys().map(|name| (*name, self.get(name)))
+    }
+
+    /// The runtime for an agent that names none: the one of the settings, else the first container engine that answers.
+    pub(crate) async fn default(&self) -> Result<Arc<dyn Runtime>, RuntimeError> {
+        if let Some(preferred) = self.preferred {
+            return self.get(preferred.as_str());
+        }
+        let mut reasons = Vec::new();
+        for name in BY_DEFAULT {
+            if !self.known.contains_key(name.as_str()) {
+                continue;
+            }
+            match self.get(name.as_str()) {
+                Ok(runtime) => match runtime.engine().await {
+                    Ok(_) => return Ok(runtime),
+                    Err(error) => reasons.push(format!("{name}: {error}")),
+                },
+                Err(error) => reasons.push(format!("{name}: {error}")),
+            }
+        }
+        let message = format!("no container engine answers ({})", reasons.join("; "));
+        Err(RuntimeError::new(ErrorKind::Unreachable, message).hint(
+            "start Docker, name another engine in the settings, or run the agent as a plain process with `--runtime process`",
+        ))
+    }
+}
+
+fn docker(settings: &Settings) -> Known {
+    let variable = |name: &str| env::var(name).ok();
+    let home = env::var_os("HOME").map(PathBuf::from);
+    let host = settings.runtimes.docker.host.as_deref();
+    let connected = endpoint::find(host, &variable, home.as_deref()).and_then(|candidates| {
+        // A socket that nobody listens on any more must not hide one that answers.
+        let answers = |endpoint: &&EngineEndpoint| match endpoint.to_string().strip_prefix("unix://") {
+            Some(path) => std::os::unix::net::UnixStream::connect(path).is_ok(),
+            None => true,
+        };
+        let endpoint = candidates.iter().find(answers).or_else(|| candidates.first()).ok_or_else(|| {
+            RuntimeError::new(ErrorKind::Unreachable, "no Docker socket was found")
+                .hint("install or start Docker, or set `runtimes.docker.host` in the settings")
+        })?;
+        Docker::connect(RuntimeName::Docker.as_str(), endpoint)
+    });
+    match connected {
+        Ok(docker) => {
+            let locality = if docker.is_local() { Locality::Local } else { Locality::Remote };
+            Known::Here(Arc::new(docker), locality)
+        }
+        Err(error) => Known::Unusable(error.message, error.hint),
+    }
+}

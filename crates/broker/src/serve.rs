@@ -1,0 +1,311 @@
+//! Puts a broker together, runs it, and ends it.
+//!
+//! At start: the home's lock, the ledger, the sockets, the leases from the ledger, one look at every runtime (which adopts
+//! what runs and is not in the ledger), and only then the first request. At the end: no new requests, the operations
+//! that are under way are waited for, agents go on running.
+
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Code;
+use pool::{Owner, Port, PortRange};
+use runtime::process::ShimCommand;
+use settings::Listen;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::core::{Core, Parts, State};
+use crate::home::Home;
+use crate::http;
+use crate::ledger::{self, Contents, Ledger, OpenError};
+use crate::lock::{self, BrokerLock, LockError};
+use crate::runtimes::Runtimes;
+
+/// The port of the API where the settings name none and it is free.
+const USUAL_PORT: u16 = 9800;
+/// How long the operations that are under way have to come to their end, beyond an agent's own time to stop.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// What a broker needs.
+pub struct ServeOptions {
+    /// Where it keeps what it keeps.
+    pub home: Home,
+    /// Its settings.
+    pub settings: settings::Loaded,
+    /// How the `process` runtime starts its agents.
+    pub shim: ShimCommand,
+}
+
+/// Why a broker did not start, or ended other than by being asked to.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct ServeError(#[from] Trouble);
+
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Ledger(#[from] OpenError),
+    #[error("no thread could be started for the ledger")]
+    Thread(#[source] io::Error),
+    #[error("the system has no random numbers to offer: {0}")]
+    Random(getrandom::Error),
+    #[error("the address {address} of `server.broker.listen` cannot be listened on")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("the socket {} cannot be listened on", path.display())]
+    Socket { path: PathBuf, source: io::Error },
+    #[error("the path of the socket, {}, is longer than the {limit} bytes that a socket's path can have", path.display())]
+    LongPath { path: PathBuf, limit: usize },
+}
+
+impl ServeError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match &self.0 {
+            Trouble::Lock(LockError::Held { .. }) => Code::Conflict,
+            Trouble::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => Code::Conflict,
+            Trouble::Listen { .. } | Trouble::LongPath { .. } => Code::InvalidSettings,
+            Trouble::Ledger(_) => Code::LedgerFailed,
+            _ => Code::Failed,
+        }
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match &self.0 {
+            Trouble::Lock(LockError::Held { .. }) => {
+                "`berthold broker status` shows it and `berthold broker stop` ends it; BERTHOLD_HOME=DIR gives another \
+                 broker a home of its own"
+            }
+            Trouble::Lock(LockError::File { .. }) | Trouble::Socket { .. } => {
+                "the home must be a directory that you can write to"
+            }
+            Trouble::Ledger(OpenError::Newer { .. }) => {
+                "use the newer berthold, or another home with BERTHOLD_HOME=DIR"
+            }
+            Trouble::Ledger(_) => "make the home writable, or use another one with BERTHOLD_HOME=DIR",
+            Trouble::Listen { .. } => {
+                "choose another address, or leave `server.broker.listen` out of the settings: then a free port is taken"
+            }
+            Trouble::LongPath { .. } => "choose a shorter BERTHOLD_HOME or XDG_RUNTIME_DIR",
+            Trouble::Thread(_) | Trouble::Random(_) => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// Runs a broker until `shutdown` is done or it is asked to end through its API.
+///
+/// # Errors
+/// [`ServeError`] if it cannot start.
+pub async fn serve(
+    options: ServeOptions,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), ServeError> {
+    Ok(run(options, shutdown).await?)
+}
+
+async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -> Result<(), Trouble> {
+    let ServeOptions { home, settings, shim } = options;
+    lock::private_directory(home.state())?;
+    if let Some(directory) = home.socket().parent() {
+        lock::private_directory(directory)?;
+    }
+    let lock = BrokerLock::take(&home.lock())?;
+    let fresh = lock::random_token().map_err(Trouble::Random)?;
+    let token = lock::kept_text(&home.token(), "the token", || fresh)?;
+    let id = lock::kept_text(&home.id(), "the broker's id", || ulid::Ulid::generate().to_string())?;
+    let (connection, contents, damage) = ledger::open(&home.ledger())?;
+    let ledger = Ledger::start(connection).map_err(Trouble::Thread)?;
+
+    let listener = listen(settings.settings.server.broker.listen).await?;
+    let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let own_port = address.and_then(|address| Port::new(address.port()));
+    let mut state = State::new(&settings.settings, own_port.map(PortRange::single));
+    if let Some(damage) = damage {
+        let kept = damage.kept.display();
+        let text = format!(
+            "the ledger was damaged ({}); it is kept as {kept}, and the leases are rebuilt from what runs",
+            damage.reason
+        );
+        tracing::error!("{text}");
+        state.warnings.insert("ledger".to_owned(), text);
+    }
+    enter(&mut state, contents);
+    let runtimes = Runtimes::new(&settings.settings, &home, shim);
+    let shutdown_token = CancellationToken::new();
+    let core = Arc::new(Core::new(Parts {
+        id,
+        home,
+        settings,
+        listen: address.map(|address| format!("http://{address}")),
+        runtimes,
+        ledger,
+        state,
+        shutdown: shutdown_token.clone(),
+    }));
+    announce(&core, own_port);
+    core.reconcile().await;
+    let running: Vec<_> =
+        core.state().agents.values().filter(|agent| agent.lease.is_some()).cloned().collect();
+    for record in &running {
+        core.watch(record);
+    }
+
+    let socket = bind_socket(core.home.socket())?;
+    let reconciler = tokio::spawn(Arc::clone(&core).keep_reconciling());
+    let servers = tokio::spawn(http::serve(Arc::clone(&core), socket, listener, token));
+    tracing::info!(
+        socket = %core.home.socket().display(),
+        listen = core.listen.as_deref().unwrap_or("none"),
+        agents = running.len(),
+        "ready"
+    );
+    tokio::select! {
+        () = shutdown => {}
+        () = shutdown_token.cancelled() => {}
+    }
+    shutdown_token.cancel();
+    tracing::info!("ending; agents go on running");
+    core.tasks.close();
+    let limit = core.settings.server.broker.stop_timeout + DRAIN;
+    if timeout(limit, core.tasks.wait()).await.is_err() {
+        tracing::warn!("some operations did not come to an end; the next broker takes them up");
+    }
+    // The servers have been told to end; what still streams is cut.
+    if timeout(Duration::from_secs(1), servers).await.is_err() {
+        tracing::debug!("connections were cut");
+    }
+    reconciler.abort();
+    // A socket that nobody listens on would only puzzle; that it is gone already is fine.
+    drop(std::fs::remove_file(core.home.socket()));
+    drop(lock);
+    Ok(())
+}
+
+/// Enters into the pool what the ledger holds.
+fn enter(state: &mut State, contents: Contents) {
+    for agent in contents.agents {
+        let owner = Owner::Agent(agent.key.clone());
+        match &agent.lease {
+            Some(lease) => {
+                if let Err(clash) = state.pool.reserve(lease.id.clone(), owner, &lease.ports, lease.since) {
+                    tracing::error!(agent = %agent.key, %clash, "BUG: the ledger has a port in two leases");
+                    continue;
+                }
+            }
+            None => state.pool.remember(owner, &agent.former, agent.released_at.unwrap_or_default()),
+        }
+        state.agents.insert(agent.key.clone(), agent);
+    }
+    for (key, lease) in contents.bare {
+        if let Err(clash) = state.pool.reserve(lease.id, Owner::Bare(key), &lease.ports, lease.since) {
+            tracing::error!(%clash, "BUG: the ledger has a port in two leases");
+        }
+    }
+}
+
+/// Says in the log, and in the status, what a person should know of these settings.
+fn announce(core: &Core, own_port: Option<Port>) {
+    let Some(pool) = &core.settings.server.broker.port_pool else {
+        tracing::info!("no port pool is configured: agents get no ports");
+        return;
+    };
+    let free = core.state().pool.counts(clock::now()).free;
+    tracing::info!(
+        range = %pool.range,
+        ports_per_agent = pool.ports_per_agent,
+        free,
+        host_url = pool.host_url.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
+        bind_address = %pool.bind_address,
+        "port pool"
+    );
+    if let Some(port) = own_port.filter(|port| pool.range.contains(*port)) {
+        let text =
+            format!("the pool {} covers the broker's own port {port}, which is left out of it", pool.range);
+        tracing::warn!("{text}");
+        core.state().warnings.insert("own port".to_owned(), text);
+    }
+    if let Some(ephemeral) = unreserved_ephemeral_overlap(pool.range) {
+        let text = format!(
+            "the pool {} meets the kernel's ephemeral range {ephemeral}, from which outgoing connections take their ports; \
+             reserve it with `sysctl net.ipv4.ip_local_reserved_ports={}`, or choose another range",
+            pool.range, pool.range
+        );
+        tracing::warn!("{text}");
+        core.state().warnings.insert("ephemeral range".to_owned(), text);
+    }
+}
+
+/// The kernel's ephemeral range (ip(7), `ip_local_port_range`), if `range` meets it and is not wholly reserved
+/// (`ip_local_reserved_ports`).
+fn unreserved_ephemeral_overlap(range: PortRange) -> Option<PortRange> {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
+    let text = read("ip_local_port_range")?;
+    let ephemeral: PortRange = text.split_whitespace().collect::<Vec<_>>().join("-").parse().ok()?;
+    let reserved: Vec<PortRange> = read("ip_local_reserved_ports")
+        .unwrap_or_default()
+        .trim()
+        .split(',')
+        .filter_map(|part| part.parse().ok())
+        .collect();
+    let is_exposed =
+        |port: Port| ephemeral.contains(port) && !reserved.iter().any(|range| range.contains(port));
+    range.ports().any(is_exposed).then_some(ephemeral)
+}
+
+async fn listen(wanted: Listen) -> Result<Option<TcpListener>, Trouble> {
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let bind = |address: SocketAddr| async move {
+        TcpListener::bind(address).await.map_err(|source| Trouble::Listen { address, source })
+    };
+    match wanted {
+        Listen::None => Ok(None),
+        Listen::Address(address) => bind(address).await.map(Some),
+        Listen::Default => match bind(at(USUAL_PORT)).await {
+            Ok(listener) => Ok(Some(listener)),
+            Err(_) => {
+                let listener = bind(at(0)).await?;
+                let port = listener.local_addr().map_or(0, |address| address.port());
+                tracing::info!(port, "port {USUAL_PORT} is taken, so the API listens on another one");
+                Ok(Some(listener))
+            }
+        },
+    }
+}
+
+/// Listens on the Unix socket, which only its owner can open. A socket file that is there is a dead broker's: the lock says
+/// that there is no other one.
+fn bind_socket(path: &std::path::Path) -> Result<UnixListener, Trouble> {
+    use std::os::unix::fs::PermissionsExt;
+
+    // sockaddr_un(7): 108 bytes with the terminating NUL on Linux, 104 elsewhere.
+    let limit = if cfg!(target_os = "linux") { 107 } else { 103 };
+    if path.as_os_str().len() > limit {
+        return Err(Trouble::LongPath { path: path.to_owned(), limit });
+    }
+    let failed = |source| Trouble::Socket { path: path.to_owned(), source };
+    // Bound under another name first, so that the socket is never there with other rights than its own.
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = if beside.len() > limit { path.as_os_str().to_owned() } else { beside };
+    for stale in [path.as_os_str(), &beside] {
+        match std::fs::remove_file(stale) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    let listener = UnixListener::bind(&beside).map_err(failed)?;
+    std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    if *beside != *path.as_os_str() {
+        std::fs::rename(&beside, path).map_err(failed)?;
+    }
+    Ok(listener)
+}

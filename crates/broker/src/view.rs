@@ -1,0 +1,127 @@
+//! What the broker knows, as the wire has it.
+
+use std::collections::BTreeMap;
+
+use api::AgentState;
+use pool::{Moment, PortState, environment};
+use settings::Settings;
+
+use crate::clock;
+use crate::core::State;
+use crate::model::{AgentRecord, Stage};
+
+/// Where the ports of an agent on the host's own network are.
+pub(crate) const HOST_NETWORK: &str = "host network";
+
+/// One agent.
+pub(crate) fn agent(record: &AgentRecord, settings: &Settings) -> api::Agent {
+    let host_url = settings.server.broker.port_pool.as_ref().and_then(|pool| pool.host_url.as_ref());
+    let urls =
+        if record.published.is_some() { environment::urls(record.ports(), host_url) } else { Vec::new() };
+    let label = |label: pool::Label| api::Label(label.to_string());
+    api::Agent {
+        project: record.key.project.to_string(),
+        name: record.key.name.to_string(),
+        runtime: record.runtime.clone(),
+        state: match record.stage {
+            Stage::Starting => AgentState::Starting,
+            Stage::Running => AgentState::Running,
+            Stage::Stopping => AgentState::Stopping,
+            Stage::Stopped => AgentState::Stopped,
+            Stage::Exited => AgentState::Exited,
+            Stage::Failed => AgentState::Failed,
+        },
+        id: record.container.clone(),
+        lease: record.lease.as_ref().map(|lease| lease.id.to_string()),
+        ports: environment::labelled(record.ports()).map(|(name, port)| (label(name), port.get())).collect(),
+        urls: urls.into_iter().map(|(name, url)| (label(name), url)).collect(),
+        published: record.published.clone(),
+        image: record.spec.as_ref().and_then(|spec| spec.image.clone()),
+        command: record.spec.as_ref().map(|spec| spec.command.clone()).unwrap_or_default(),
+        started_at: record.started_at.map(clock::shown),
+        ended_at: record.ended_at.map(clock::shown),
+        exit_code: record.exit_code,
+        former_ports: record.former.iter().map(|port| port.get()).collect(),
+        warnings: record.warnings.clone(),
+        reason: record.reason.clone(),
+    }
+}
+
+/// The pool; all ports, or those that are not free.
+pub(crate) fn pool(state: &State, settings: &Settings, all: bool, now: Moment) -> api::Pool {
+    let Some(configured) = &settings.server.broker.port_pool else { return api::Pool::default() };
+    let mut counts = api::Counts::default();
+    let mut ports = Vec::new();
+    for (number, port_state) in state.pool.ports(now) {
+        let port = port(number, &port_state);
+        let count = match port.state {
+            api::PoolPortState::Free => &mut counts.free,
+            api::PoolPortState::Leased => &mut counts.leased,
+            api::PoolPortState::Remembered => &mut counts.remembered,
+            api::PoolPortState::Cooling => &mut counts.cooling,
+            api::PoolPortState::Blocked => &mut counts.blocked,
+        };
+        *count += 1;
+        if all || port.state != api::PoolPortState::Free {
+            ports.push(port);
+        }
+    }
+    api::Pool {
+        enabled: true,
+        range: configured.range.to_string(),
+        size: state.pool.size(),
+        ports_per_agent: configured.ports_per_agent,
+        host_url: configured.host_url.as_ref().map(ToString::to_string),
+        bind_address: Some(configured.bind_address.to_string()),
+        counts,
+        ports,
+    }
+}
+
+/// How many ports are in each state.
+pub(crate) fn counts(state: &State, now: Moment) -> api::Counts {
+    let pool::Counts { free, leased, remembered, cooling, blocked } = state.pool.counts(now);
+    api::Counts { free, leased, remembered, cooling, blocked }
+}
+
+/// The warnings in the order of what they are about.
+pub(crate) fn warnings(warnings: &BTreeMap<String, String>) -> Vec<String> {
+    warnings.values().cloned().collect()
+}
+
+fn port(number: pool::Port, state: &PortState<'_>) -> api::PoolPort {
+    use api::PoolPortState::{Blocked, Cooling, Free, Leased, Remembered};
+    let mut port = api::PoolPort {
+        port: number.get(),
+        state: Free,
+        agent: None,
+        label: None,
+        since: None,
+        detail: None,
+    };
+    let mut held = |kind, owner: Option<&pool::Owner>, since: Moment| {
+        port.state = kind;
+        port.agent = owner.map(|owner| owner.key().to_string());
+        port.since = (since != Moment::default()).then(|| clock::shown(since));
+    };
+    match state {
+        PortState::Free => {}
+        PortState::Leased { owner, label, since, .. } => {
+            held(Leased, Some(owner), *since);
+            port.label = Some(label.to_string());
+            if let pool::Owner::Bare(_) = owner {
+                port.detail = Some("a lease without an agent".to_owned());
+            }
+        }
+        PortState::Remembered { owner, since } => held(Remembered, Some(owner), *since),
+        PortState::Cooling { owner, since, until } => {
+            held(Cooling, *owner, *since);
+            port.detail = Some(format!("until {}", clock::shown(*until)));
+        }
+        PortState::Blocked { by, since } => {
+            held(Blocked, None, *since);
+            port.detail = Some((*by).to_owned());
+        }
+    }
+    port
+}

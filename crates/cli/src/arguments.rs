@@ -1,0 +1,214 @@
+//! The command line as it is typed.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anstream::ColorChoice;
+use api::{Code, ErrorBody, ErrorDocument};
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+
+use crate::commands::Command;
+use crate::output::Output;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Runs coding agents in containers and gives each one its own host ports.
+///
+/// A broker in the background holds a pool of host ports. Each agent that you start gets a few of them, which no other agent has,
+/// and is told them in $AVAILABLE_LOCALHOST_PORT_A, _B and so on. Inside and outside the container the numbers are the same.
+#[derive(Parser, Debug)]
+#[command(
+    name = "berthold",
+    version,
+    styles = STYLES,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  berthold demo                                       see it at work
+  berthold start dev --image node:22 -- npm run dev   start an agent
+  berthold list                                       agents with their ports
+  berthold ports                                      who has which port
+
+Exit codes:
+  0 done, 1 failed, 2 wrong usage or settings, 3 no such agent, 4 pool exhausted,
+  5 broker unreachable, 6 runtime failed or unreachable, 7 conflict, 8 not allowed"
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(clap::Args, Debug)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Print one JSON document, also for an error
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// The project of the agents
+    #[arg(long, global = true, value_name = "NAME", env = "BERTHOLD_PROJECT", hide_env_values = true)]
+    pub(crate) project: Option<String>,
+    /// The broker to ask, by its URL or the path of its socket
+    #[arg(long, global = true, value_name = "URL|PATH", env = "BERTHOLD_BROKER", hide_env_values = true)]
+    pub(crate) broker: Option<String>,
+    /// The settings to read in place of the usual files
+    #[arg(long, global = true, value_name = "FILE", env = "BERTHOLD_SETTINGS", hide_env_values = true)]
+    pub(crate) settings: Option<PathBuf>,
+    /// Log what is done to standard error
+    #[arg(long, global = true)]
+    pub(crate) verbose: bool,
+    /// When to use colours: auto, always or never
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub(crate) color: Color,
+}
+
+/// When colours are used.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+impl From<Color> for ColorChoice {
+    fn from(color: Color) -> Self {
+        match color {
+            Color::Auto => Self::Auto,
+            Color::Always => Self::Always,
+            Color::Never => Self::Never,
+        }
+    }
+}
+
+/// A command line that was answered already: with help, a version, or what is wrong with it.
+pub(crate) struct Answered {
+    /// The exit code of the process.
+    pub(crate) exit_code: u8,
+}
+
+/// Reads the command line; what is no command is answered.
+pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Arguments, Answered> {
+    let typed: Vec<OsString> = typed.into_iter().collect();
+    let parsed = Arguments::command()
+        .try_get_matches_from(&typed)
+        .and_then(|matches| Arguments::from_arg_matches(&matches));
+    parsed.map_err(|error| {
+        let exit_code = u8::try_from(error.exit_code()).unwrap_or(2);
+        if error.use_stderr() && asks_for_json(&typed) {
+            let output = Output::standard(true, ColorChoice::Never);
+            // Who has gone away does not want to know.
+            drop(output.document(&ErrorDocument { error: usage_error(&error) }));
+        } else {
+            drop(error.print());
+        }
+        Answered { exit_code }
+    })
+}
+
+/// Whether `--json` was typed, in a command line that could not be read.
+fn asks_for_json(typed: &[OsString]) -> bool {
+    typed.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json")
+}
+
+/// clap's words for what is wrong, sorted into message and hint.
+fn usage_error(error: &clap::Error) -> ErrorBody {
+    let text = error.render().to_string();
+    let mut paragraphs = text.split("\n\n").map(|paragraph| {
+        let lines = paragraph.lines().map(str::trim).filter(|line| !line.is_empty());
+        lines.collect::<Vec<_>>().join(" ")
+    });
+    let message = paragraphs.next().unwrap_or_default();
+    let hint = paragraphs.find_map(|paragraph| paragraph.strip_prefix("tip: ").map(str::to_owned));
+    ErrorBody {
+        code: Code::InvalidRequest,
+        message: message.strip_prefix("error: ").unwrap_or(&message).to_owned(),
+        hint: hint.or_else(|| Some("`berthold --help` shows what can be typed".to_owned())),
+        details: serde_json::Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(words: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(["berthold"].into_iter().chain(words.split_whitespace()))
+    }
+
+    fn refused(words: &str) -> String {
+        let body = usage_error(&parsed(words).expect_err("the words are wrong"));
+        format!("{} ({})", body.message, body.hint.unwrap_or_default())
+    }
+
+    fn help(command: &mut clap::Command, path: &str, into: &mut String) {
+        let is_first = into.is_empty();
+        // What every command takes is shown once.
+        let shown = command.clone().mut_args(|argument| match argument.is_global_set() && !is_first {
+            true => argument.hide(true),
+            false => argument,
+        });
+        into.push_str(&format!("$ {path} --help\n{}\n", shown.clone().render_long_help()));
+        for below in command.get_subcommands_mut().filter(|below| !below.is_hide_set()) {
+            let path = format!("{path} {}", below.get_name());
+            help(below, &path, into);
+        }
+    }
+
+    #[test]
+    fn the_help_of_every_command() {
+        let mut command = Arguments::command().term_width(100);
+        command.build();
+        command.clone().debug_assert();
+        let mut all = String::new();
+        help(&mut command, "berthold", &mut all);
+        insta::assert_snapshot!("help", all);
+    }
+
+    #[test]
+    fn global_flags_stand_before_and_after_the_command() {
+        let before = parsed("--json --project shop list").unwrap();
+        let after = parsed("list --json --project shop").unwrap();
+        for arguments in [before, after] {
+            assert!(arguments.global.json);
+            assert_eq!(arguments.global.project.as_deref(), Some("shop"));
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_told_apart_into_message_and_hint() {
+        insta::assert_snapshot!(refused("lst"), @"unrecognized subcommand 'lst' (some similar subcommands exist: 'stop', 'ls', 'list')");
+        insta::assert_snapshot!(refused("list --al"), @"unexpected argument '--al' found (a similar argument exists: '--all-projects')");
+        insta::assert_snapshot!(refused("show"), @"the following required arguments were not provided: <NAME> (`berthold --help` shows what can be typed)");
+        insta::assert_snapshot!(refused("stop"), @"the following required arguments were not provided: <NAME>... (`berthold --help` shows what can be typed)");
+        insta::assert_snapshot!(refused("stop dev --all"), @"the argument '[NAME]...' cannot be used with '--all' (`berthold --help` shows what can be typed)");
+        insta::assert_snapshot!(refused("exec dev ls"), @"unexpected argument 'ls' found (`berthold --help` shows what can be typed)");
+        insta::assert_snapshot!(refused("start dev --wait=soon"), @"invalid value 'soon' for '--wait[=<DURATION>]': a duration is written like 30s, 1m30s or 500ms (`berthold --help` shows what can be typed)");
+    }
+
+    #[test]
+    fn json_is_heeded_only_where_it_is_a_flag_of_ours() {
+        let typed = |words: &str| words.split(' ').map(OsString::from).collect::<Vec<_>>();
+        assert!(asks_for_json(&typed("berthold --json lst")));
+        assert!(!asks_for_json(&typed("berthold exec dev -- tool --json")));
+    }
+}

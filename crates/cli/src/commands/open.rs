@@ -1,0 +1,99 @@
+use std::process::{Command, Stdio};
+
+use api::{Agent, AgentState, Code, Label};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::CliError;
+use crate::view;
+
+/// Open an agent's URL in the browser
+///
+/// Prints the URL, and opens it where there is a browser.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  berthold open dev
+  berthold open dev B --print")]
+pub(crate) struct Arguments {
+    /// The agent, as NAME or PROJECT/NAME
+    #[arg(add = crate::complete::agents())]
+    name: String,
+    /// The label of the port
+    #[arg(default_value = "A")]
+    label: String,
+    /// Only print the URL
+    #[arg(long)]
+    print: bool,
+}
+
+pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<(), CliError> {
+    let key = context.agent(&arguments.name)?;
+    let agent = context.client().await?.agent(key.project.as_str(), key.name.as_str()).await?;
+    let url = url(&agent, &arguments.label)?;
+    match context.output.is_json() {
+        true => context.output.document(&json!({ "url": url }))?,
+        false => context.output.print(url)?,
+    }
+    if !arguments.print {
+        browse(url);
+    }
+    Ok(())
+}
+
+fn url<'a>(agent: &'a Agent, label: &str) -> Result<&'a str, CliError> {
+    if let Some(url) = agent.urls.get(&Label(label.to_uppercase())) {
+        return Ok(url);
+    }
+    let name = view::name(agent);
+    if agent.state != AgentState::Running {
+        let problem =
+            CliError::failed(Code::NotRunning, format!("{name} is {}, so it has no URL", view::state(agent)));
+        return Err(problem.with_hint(format!("start it with `berthold start {name}`")));
+    }
+    let labels: Vec<String> = agent.urls.keys().map(Label::to_string).collect();
+    if labels.is_empty() {
+        return Err(CliError::failed(Code::Failed, format!("{name} has no ports that can be reached"))
+            .with_hint("`berthold ports` says whether there is a pool"));
+    }
+    Err(CliError::usage(format!("{name} has no port {label}"))
+        .with_hint(format!("it has {}", labels.join(", "))))
+}
+
+/// Opens `url` if there is something to open it with; it was printed in any case.
+fn browse(url: &str) {
+    let has_display =
+        ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|variable| std::env::var_os(variable).is_some());
+    let opener = match cfg!(target_os = "macos") {
+        true => "open",
+        false if has_display => "xdg-open",
+        false => return,
+    };
+    let mut command = Command::new(opener);
+    drop(command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::samples::{exited, running};
+
+    fn check(agent: &Agent, label: &str) -> String {
+        match url(agent, label) {
+            Ok(url) => url.to_owned(),
+            Err(error) => {
+                let body = error.body();
+                format!("{}: {} ({})", body.code.as_str(), body.message, body.hint.unwrap_or_default())
+            }
+        }
+    }
+
+    #[test]
+    fn a_url_or_why_there_is_none() {
+        let unpublished = Agent { urls: std::collections::BTreeMap::new(), ..running() };
+        insta::assert_snapshot!(check(&running(), "b"), @"http://localhost:8001");
+        insta::assert_snapshot!(check(&running(), "C"), @"invalid_request: dev has no port C (it has A, B)");
+        insta::assert_snapshot!(check(&exited(), "A"), @"not_running: shop/tests is exited (2), so it has no URL (start it with `berthold start shop/tests`)");
+        insta::assert_snapshot!(check(&unpublished, "A"), @"failed: dev has no ports that can be reached (`berthold ports` says whether there is a pool)");
+    }
+}

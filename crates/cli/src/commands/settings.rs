@@ -1,0 +1,80 @@
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::CliError;
+
+/// Check and show the settings
+///
+/// They are read from the file of --settings or BERTHOLD_SETTINGS; without one, from settings.yaml in the directory of your
+/// configuration and then in ./.berthold. Variables such as BERTHOLD_SERVER_BROKER_PORT_POOL_RANGE go before files.
+#[derive(clap::Args, Debug)]
+#[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Action {
+    /// Check the settings, and say which files were read
+    ///
+    /// The exit code is 2 if anything is wrong with them.
+    Check,
+    /// Show the settings as the broker would have them, with all defaults
+    Show,
+    /// Show the JSON Schema of settings.yaml
+    Schema,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), CliError> {
+    let output = &context.output;
+    match arguments.action {
+        Action::Schema => output.document(&settings::schema()),
+        Action::Show => {
+            let loaded = context.load_settings(Vec::new())?;
+            match output.is_json() {
+                true => output.document(&json!({ "settings": settings::to_json(&loaded.settings) })),
+                false => output.print(settings::to_yaml(&loaded.settings).trim_end()),
+            }
+        }
+        Action::Check => {
+            let files = context.load_settings(Vec::new())?.files;
+            match output.is_json() {
+                true => output.document(&json!({ "settings": { "valid": true, "files": files } })),
+                false => output.print(&shown(&files, context.home()?.settings())),
+            }
+        }
+    }
+}
+
+fn shown(read: &[PathBuf], looked_for: &[PathBuf]) -> String {
+    let lines = |paths: &[PathBuf]| {
+        paths.iter().map(|path| format!("  {}", path.display())).collect::<Vec<_>>().join("\n")
+    };
+    match read {
+        [] => format!("the defaults hold: there is no settings file. Looked for\n{}", lines(looked_for)),
+        read => format!("the settings are right. Read, the weakest first\n{}", lines(read)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_check_says() {
+        let paths =
+            ["/home/me/.config/berthold/settings.yaml".into(), "/work/.berthold/settings.yaml".into()];
+        insta::assert_snapshot!(shown(&paths[..1], &paths), @"
+        the settings are right. Read, the weakest first
+          /home/me/.config/berthold/settings.yaml
+        ");
+        insta::assert_snapshot!(shown(&[], &paths), @"
+        the defaults hold: there is no settings file. Looked for
+          /home/me/.config/berthold/settings.yaml
+          /work/.berthold/settings.yaml
+        ");
+    }
+}

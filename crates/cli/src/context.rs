@@ -1,0 +1,171 @@
+//! What every command works with: the output, the project, and the way to the broker.
+
+use std::env;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use api::{Client, ClientError, Endpoint};
+use broker::Home;
+use pool::{AgentKey, Name};
+
+use crate::arguments::Global;
+use crate::background;
+use crate::error::CliError;
+use crate::names;
+use crate::output::Output;
+
+/// What every command works with.
+pub(crate) struct Context {
+    /// Where it writes.
+    pub(crate) output: Arc<Output>,
+    /// The project of agents for which no other is typed.
+    pub(crate) project: Name,
+    /// The broker that was typed, if any.
+    broker: Option<Endpoint>,
+    settings_file: Option<PathBuf>,
+    directory: PathBuf,
+}
+
+impl Context {
+    /// Makes sense of what was typed.
+    pub(crate) fn new(output: Arc<Output>, global: &Global) -> Result<Self, CliError> {
+        Ok(Self {
+            output,
+            project: names::project(global.project.as_deref())?,
+            broker: global.broker.as_deref().filter(|text| !text.is_empty()).map(endpoint).transpose()?,
+            settings_file: global.settings.clone().filter(|path| !path.as_os_str().is_empty()),
+            directory: env::current_dir()
+                .map_err(|source| CliError::io("the working directory cannot be told", source))?,
+        })
+    }
+
+    /// The agent that is meant by `typed`.
+    pub(crate) fn agent(&self, typed: &str) -> Result<AgentKey, CliError> {
+        names::agent(&self.project, typed)
+    }
+
+    /// Where the command was started.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The settings file that was typed, if any.
+    pub(crate) fn settings_file(&self) -> Option<&Path> {
+        self.settings_file.as_deref()
+    }
+
+    /// Whether another broker than that of the home was asked for.
+    pub(crate) fn names_a_broker(&self) -> bool {
+        self.broker.is_some()
+    }
+
+    /// The home that the environment names.
+    pub(crate) fn home(&self) -> Result<Home, CliError> {
+        Home::find(|variable| env::var_os(variable), &self.directory)
+            .map_err(|error| CliError::usage(error.to_string()).with_hint("set HOME, or BERTHOLD_HOME=DIR"))
+    }
+
+    /// The settings, with what was typed (by the path of the key) on top.
+    pub(crate) fn load_settings(
+        &self,
+        overrides: Vec<(String, String)>,
+    ) -> Result<settings::Loaded, CliError> {
+        let sources = settings::Sources {
+            explicit: self.settings_file.clone(),
+            layers: self.home()?.settings().to_vec(),
+            environment: env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            overrides,
+        };
+        Ok(settings::load(&sources)?)
+    }
+
+    /// The broker, which is started in the background if it is the home's own and does not run.
+    pub(crate) async fn client(&self) -> Result<Client, CliError> {
+        let client = self.client_as_it_is()?;
+        if self.names_a_broker() {
+            return Ok(client);
+        }
+        match client.ready().await {
+            Err(error) if runs_not(&error) => {
+                if !self.load_settings(Vec::new())?.settings.server.broker.auto_start {
+                    return Err(error.into());
+                }
+                let started = background::start(self, &client).await?;
+                if let Some(started) = started {
+                    let (pid, log) = (started.pid, started.log.display());
+                    self.output
+                        .say(&format!("started a broker in the background (pid {pid}); its log: {log}"));
+                }
+                Ok(client)
+            }
+            // The call itself meets the same trouble, and says more.
+            _ => Ok(client),
+        }
+    }
+
+    /// The broker, whether it runs or not.
+    pub(crate) fn client_as_it_is(&self) -> Result<Client, CliError> {
+        match &self.broker {
+            None => Ok(Client::new(Endpoint::Unix(self.home()?.socket().to_owned()), None)),
+            Some(endpoint @ Endpoint::Unix(_)) => Ok(Client::new(endpoint.clone(), None)),
+            Some(endpoint @ Endpoint::Tcp { host, .. }) => {
+                Ok(Client::new(endpoint.clone(), self.token(host)))
+            }
+        }
+    }
+
+    /// The token of `BERTHOLD_TOKEN`, else of the home. Without one the broker itself says what is missing.
+    ///
+    /// The home's token opens the home's broker, which another host is not: it is not shown to any.
+    fn token(&self, host: &str) -> Option<String> {
+        let given = env::var("BERTHOLD_TOKEN").ok().filter(|token| !token.is_empty());
+        let own = || std::fs::read_to_string(self.home().ok()?.token()).ok();
+        given.or_else(|| is_loopback(host).then(own)?).map(|token| token.trim().to_owned())
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.map_or(host == "localhost", |address| address.is_loopback())
+}
+
+/// Whether there is no broker at all, as opposed to one that cannot be spoken to.
+pub(crate) fn runs_not(error: &ClientError) -> bool {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    matches!(error, ClientError::Unreachable { source, .. } if matches!(source.kind(), ConnectionRefused | NotFound))
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, CliError> {
+    text.parse().map_err(|error: api::EndpointError| {
+        let usage = CliError::usage(error.to_string());
+        match &error.suggestion {
+            Some(suggestion) => usage.with_hint(format!("did you mean `{suggestion}`?")),
+            None => usage.with_hint("write http://HOST:PORT, unix:///PATH, or the path of a socket"),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_home_s_token_is_for_this_host_alone() {
+        for host in ["localhost", "127.0.0.1", "127.8.0.1", "[::1]"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["example.test", "203.0.113.7", "[2001:db8::1]", "localhost.example.test"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_broker_that_is_wrongly_named_is_wrong_usage_with_what_is_meant() {
+        let body = endpoint("127.0.0.1:9800").unwrap_err().body();
+        assert_eq!(body.hint.as_deref(), Some("did you mean `http://127.0.0.1:9800`?"));
+        assert_eq!(endpoint("ftp://host").unwrap_err().exit_code(), 2);
+    }
+}

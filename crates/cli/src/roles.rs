@@ -1,0 +1,48 @@
+//! What this program is, other than a command: the shim of an agent, or the demo's web server. And whether it logs.
+
+use std::env;
+use std::io::IsTerminal;
+use std::path::Path;
+use std::process::ExitCode;
+
+use runtime::process::ShimCommand;
+use tracing_subscriber::EnvFilter;
+
+use crate::arguments::Arguments;
+use crate::demo::server;
+
+/// The first argument that makes this program the shim of an agent.
+const SHIM: &str = "__shim";
+
+/// Is what the first argument asks for, to its end, if that is no command.
+pub(crate) fn other_than_command() -> Option<ExitCode> {
+    let mut typed = env::args_os().skip(1);
+    let role = typed.next()?;
+    if role == server::ROLE {
+        return Some(server::run());
+    }
+    let directory = if role == SHIM { typed.next()? } else { return None };
+    Some(runtime::process::run_shim(Path::new(&directory)))
+}
+
+/// How a broker in this program starts the shims of its agents.
+pub(crate) fn shim() -> std::io::Result<ShimCommand> {
+    Ok(ShimCommand { program: env::current_exe()?, arguments: vec![SHIM.into()] })
+}
+
+/// Logs to standard error: a broker always, a command if it was asked to. `BERTHOLD_LOG` says what.
+pub(crate) fn start_logging(typed: &Arguments) {
+    let usual = match (typed.global.verbose, typed.command.is_a_broker()) {
+        (true, _) => "info,api=debug,berthold=debug,broker=debug,runtime=debug",
+        (false, true) => "info",
+        (false, false) => "off",
+    };
+    let wanted = env::var("BERTHOLD_LOG").ok().filter(|text| !text.is_empty());
+    let filter = EnvFilter::builder().parse_lossy(wanted.as_deref().unwrap_or(usual));
+    let colors = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colors && std::io::stderr().is_terminal())
+        .init();
+}

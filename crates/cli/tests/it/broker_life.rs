@@ -1,0 +1,165 @@
+//! The broker goes and comes back; the agents do not notice.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+/// What must be the same before and after.
+fn snapshot(host: &Host, names: &[&str]) -> Vec<Value> {
+    let fields = ["id", "lease", "ports", "state", "started_at", "published"];
+    names
+        .iter()
+        .map(|name| {
+            let agent = host.agent(name);
+            fields
+                .iter()
+                .map(|field| (field.to_string(), agent[*field].clone()))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
+        })
+        .collect()
+}
+
+fn two_agents(host: &Host) {
+    let image = image();
+    host.ok(&web_agent("ada", &image));
+    host.ok(&process_agent("bert"));
+    host.ok(&idle_agent("gone", &image));
+    host.ok(&["stop", "gone"]);
+}
+
+#[test]
+fn after_an_orderly_restart_all_is_as_before() {
+    needs_docker!();
+    let mut host = Host::started(10);
+    two_agents(&host);
+    let before = (snapshot(&host, &["ada", "bert", "gone"]), host.leased());
+    host.stop_broker();
+    assert!(!host.path("broker.sock").exists());
+    assert!(fetch(host.port(0)).is_some(), "the agent goes on");
+    host.serve();
+    assert_eq!((snapshot(&host, &["ada", "bert", "gone"]), host.leased()), before);
+    host.ok(&["start", "gone"]);
+    assert_eq!(
+        host.agent("gone")["ports"],
+        json!({ "A": host.port(4), "B": host.port(5) }),
+        "it has its former ports"
+    );
+}
+
+#[test]
+fn after_a_crash_all_is_as_before() {
+    needs_docker!();
+    let mut host = Host::started(10);
+    two_agents(&host);
+    let before = (snapshot(&host, &["ada", "bert", "gone"]), host.leased());
+    host.kill_broker();
+    host.serve();
+    assert_eq!((snapshot(&host, &["ada", "bert", "gone"]), host.leased()), before);
+    // The end of what an earlier broker started is noticed too.
+    docker(&["kill", &host.container("ada")]);
+    eventually("the kill is noticed", || host.agent("ada")["state"] == "exited");
+}
+
+#[test]
+fn what_ended_while_no_broker_was_there_is_found_out() {
+    needs_docker!();
+    let mut host = Host::started(10);
+    two_agents(&host);
+    host.kill_broker();
+    docker(&["rm", "-f", &host.container("ada")]);
+    host.serve();
+    eventually("the removal is found out", || host.agent("ada")["state"] == "exited");
+    assert_eq!(host.leased(), [("bert A".to_owned(), host.port(2)), ("bert B".to_owned(), host.port(3))]);
+}
+
+/// P8.
+#[test]
+fn a_lost_ledger_is_rebuilt_from_the_labels_of_what_runs() {
+    needs_docker!();
+    let mut host = Host::started(10);
+    two_agents(&host);
+    let before = (snapshot(&host, &["ada", "bert"]), host.leased());
+    host.stop_broker();
+    for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+        drop(fs::remove_file(host.path(name)));
+    }
+    host.serve();
+    assert_eq!((snapshot(&host, &["ada", "bert"]), host.leased()), before);
+    let image = image();
+    host.ok(&idle_agent("new", &image));
+    let new = host.agent("new")["ports"]["A"].as_u64().unwrap();
+    assert!(new >= u64::from(host.port(4)), "no port of an adopted agent is given out: {new}");
+}
+
+/// P8.
+#[test]
+fn a_corrupt_ledger_is_kept_and_rebuilt() {
+    needs_docker!();
+    let mut host = Host::started(10);
+    two_agents(&host);
+    let before = host.leased();
+    host.kill_broker();
+    drop(fs::remove_file(host.path("ledger.db-wal")));
+    fs::write(host.path("ledger.db"), "no longer a database ".repeat(1000)).unwrap();
+    host.serve();
+    assert_eq!(host.leased(), before);
+    let status = host.json(&["broker", "status"]);
+    let warnings = status["broker"]["warnings"].to_string();
+    assert!(warnings.contains("the ledger was damaged"), "{warnings}");
+    let kept = fs::read_dir(host.path("")).unwrap().filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name().to_string_lossy().into_owned();
+        name.starts_with("ledger.db.damaged-") && !name.ends_with("-wal") && !name.ends_with("-shm")
+    });
+    assert_eq!(kept.count(), 1);
+}
+
+#[test]
+fn a_second_broker_for_one_home_says_which_process_has_it() {
+    let host = Host::started(4);
+    let done = host.run(&["serve"]);
+    assert_eq!(done.code, 7, "{done:?}");
+    let pid = host.json(&["broker", "status"])["broker"]["pid"].clone();
+    assert!(done.stderr.contains(&format!("process {pid}")), "{}", done.stderr);
+}
+
+#[test]
+fn a_command_starts_the_broker_where_none_answers() {
+    let host = Host::with_pool(4);
+    let done = host.run(&["list"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert!(done.stderr.contains("started a broker in the background"), "{}", done.stderr);
+    let pid = host.json(&["broker", "status"])["broker"]["pid"].clone();
+    assert!(done.stderr.contains(&pid.to_string()), "{}", done.stderr);
+    host.ok(&["broker", "stop"]);
+    let done = host.run(&["broker", "status"]);
+    assert_eq!(done.code, 5, "{done:?}");
+    host.ok(&["broker", "stop"]);
+}
+
+#[test]
+fn wrong_settings_keep_the_broker_from_starting() {
+    let host =
+        Host::with_settings(|_| "server: { broker: { port_pool: { rnge: 8000-9000 } } }\n".to_owned(), 1);
+    let done = host.run(&["list"]);
+    assert_eq!(done.code, 2, "{done:?}");
+    assert!(done.stderr.contains("settings.yaml:1:") && done.stderr.contains("range"), "{}", done.stderr);
+    let done = host.run(&["serve"]);
+    assert_eq!(done.code, 2, "{done:?}");
+}
+
+#[test]
+fn without_a_pool_agents_start_without_ports_and_variables() {
+    let mut host = Host::with_settings(|_| "server: { broker: { listen: none } }\n".to_owned(), 1);
+    host.serve();
+    let script = "env | grep -c AVAILABLE_LOCALHOST; sleep 100000";
+    host.ok(&["start", "dev", "--runtime", "process", "--", "sh", "-c", script]);
+    let agent = host.agent("dev");
+    assert_eq!((&agent["ports"], &agent["urls"]), (&json!({}), &json!({})));
+    eventually("the count is written", || host.ok(&["logs", "dev"]) == "0\n");
+    assert_eq!(host.json(&["ports"])["pool"]["enabled"], false);
+    let error = host.error(2, &["start", "more", "--ports", "2", "--runtime", "process", "--", "true"]);
+    assert!(error["message"].as_str().unwrap().contains("no port pool"), "{error}");
+}

@@ -1,0 +1,10 @@
+//! Tests of the real `berthold` against real engines. Each test has a home, a port range and names of its own, so that
+//! all can run side by side.
+
+mod broker_life;
+mod commands;
+mod defects;
+mod docker;
+mod http_api;
+mod process;
+mod support;

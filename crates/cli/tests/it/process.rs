@@ -1,0 +1,118 @@
+//! Agents as plain processes: everywhere, also where there is no engine.
+
+use std::collections::BTreeSet;
+use std::process::Stdio;
+
+use serde_json::json;
+
+use crate::support::*;
+
+#[test]
+fn a_process_has_its_ports_and_is_reached_on_them() {
+    let host = Host::started(10);
+    host.ok(&[&process_agent("dev")[..2], &["--wait"], &process_agent("dev")[2..]].concat());
+    let body = fetch(host.port(0)).expect("port A answers");
+    assert!(body.contains("dev"), "{body}");
+    let agent = host.agent("dev");
+    assert_eq!((&agent["published"], &agent["state"]), (&json!("host network"), &json!("running")));
+    host.ok(&["stop", "dev"]);
+    assert_eq!(fetch(host.port(0)), None);
+    assert_eq!(host.leased(), []);
+}
+
+/// The broker's own variables do not leak into its agents.
+#[test]
+fn a_process_gets_only_what_is_meant_for_it() {
+    let host = Host::with_pool(10);
+    // The broker is started by a command whose environment has a PORT.
+    let started = host
+        .command()
+        .args(["list"])
+        .env("PORT", "1")
+        .env("SECRET", "x")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(started.status.success(), "{started:?}");
+    let arguments =
+        ["start", "dev", "--runtime", "process", "-e", "MINE=1", "--", "sh", "-c", "env; sleep 100000"];
+    host.ok(&arguments);
+    eventually("the variables are written", || host.ok(&["logs", "dev"]).contains("MINE=1"));
+    let environment = host.ok(&["logs", "dev"]);
+    let names: BTreeSet<&str> =
+        environment.lines().filter_map(|line| line.split_once('=')).map(|(name, _)| name).collect();
+    assert!(
+        !names.contains("PORT") && !names.contains("SECRET") && !names.contains("BERTHOLD_HOME"),
+        "{environment}"
+    );
+    assert!(names.contains("AVAILABLE_LOCALHOST_PORT_A") && names.contains("PATH"), "{environment}");
+}
+
+/// P1 under load: many starts at once through one broker; no port is given twice, and one agent is started once.
+#[test]
+fn sixty_starts_at_once_share_no_port() {
+    let settings = |range: &str| {
+        format!(
+            "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{range}\", ports_per_agent: 1 }} }} }}\n"
+        )
+    };
+    let mut host = Host::with_settings(settings, RANGE_SIZE);
+    host.serve();
+    let start = |name: &str| {
+        host.command()
+            .args(["--json", "start", name, "--runtime", "process", "--", "sleep", "100000"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let others: Vec<_> = (0..30).map(|number| start(&format!("a{number}"))).collect();
+    let same: Vec<_> = (0..30).map(|_| start("same")).collect();
+    let agent = |child: std::process::Child| -> serde_json::Value {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()["agent"].clone()
+    };
+    let mut ports = BTreeSet::new();
+    for child in others {
+        let port = agent(child)["ports"]["A"].as_u64().unwrap();
+        assert!(ports.insert(port), "port {port} was given twice");
+    }
+    let same: BTreeSet<String> = same.into_iter().map(|child| agent(child)["lease"].to_string()).collect();
+    assert_eq!(same.len(), 1, "thirty starts of one agent are one start: {same:?}");
+    assert_eq!(host.leased().len(), 31);
+    host.ok(&["delete", "--all", "-t", "0s"]);
+    assert_eq!(host.leased(), []);
+}
+
+/// A start whose client goes away in the middle of it comes to its end, one way or the other.
+#[test]
+fn a_client_that_goes_away_leaves_no_half_started_agent() {
+    let host = Host::started(10);
+    for number in 0..20 {
+        let name = format!("a{number}");
+        let mut child = host
+            .command()
+            .args(process_agent(&name))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(number * 2));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    eventually("no agent stays in the middle of its start", || {
+        let agents = host.json(&["list"])["agents"].as_array().unwrap().clone();
+        agents.iter().all(|agent| agent["state"] == "running" || agent["state"] == "failed")
+    });
+    let running = host.json(&["list"])["agents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|it| it["state"] == "running")
+        .count();
+    assert_eq!(host.leased().len(), 2 * running.min(5));
+}

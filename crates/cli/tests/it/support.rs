@@ -1,0 +1,348 @@
+//! What every test here stands on: a broker of its own, in a home of its own, with a port range of its own.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The program under test.
+pub(crate) const BERTHOLD: &str = env!("CARGO_BIN_EXE_berthold");
+/// How many ports a test's range has.
+pub(crate) const RANGE_SIZE: u16 = 40;
+/// Where the ranges of the tests lie: below Linux's ephemeral ports (32768) and above what services use.
+const FIRST_RANGE: u16 = 18_000;
+const LAST_RANGE: u16 = 31_000;
+/// How long anything is waited for. Generous: it is only reached when something is wrong.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A broker's home and all that a test did with it. What is left at the end is stopped and removed.
+pub(crate) struct Host {
+    home: TempDir,
+    serve: Option<Child>,
+    range: Range,
+    project: String,
+}
+
+/// A block of ports that no other test has.
+struct Range {
+    first: u16,
+    _lock: File,
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Host {
+    /// A home whose settings have a pool of `ports` ports, two an agent.
+    pub(crate) fn with_pool(ports: u16) -> Self {
+        Self::with_settings(
+            |range| {
+                format!("server: {{ broker: {{ listen: none, port_pool: {{ range: \"{range}\" }} }} }}\n")
+            },
+            ports,
+        )
+    }
+
+    /// A home with the settings that `settings` writes for a range of `ports` ports.
+    pub(crate) fn with_settings(settings: impl FnOnce(&str) -> String, ports: u16) -> Self {
+        assert!(ports <= RANGE_SIZE, "a test has {RANGE_SIZE} ports at the most");
+        let range = Range::take();
+        let home = tempfile::Builder::new().prefix("bt").tempdir_in("/tmp").unwrap();
+        let text = settings(&format!("{}-{}", range.first, range.first + ports - 1));
+        fs::write(home.path().join("settings.yaml"), text).unwrap();
+        let project = format!("t{}", home.path().file_name().unwrap().to_string_lossy()[2..].to_lowercase());
+        Self { home, serve: None, range, project }
+    }
+
+    /// The same with its broker running.
+    pub(crate) fn started(ports: u16) -> Self {
+        let mut host = Self::with_pool(ports);
+        host.serve();
+        host
+    }
+
+    /// Starts the broker and waits until it answers.
+    pub(crate) fn serve(&mut self) {
+        assert!(self.serve.is_none(), "the broker runs already");
+        let log = File::options().create(true).append(true).open(self.path("broker.log")).unwrap();
+        let child = self
+            .command()
+            .args(["serve"])
+            .env("BERTHOLD_LOG", "debug")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.serve = Some(child);
+        self.await_broker();
+    }
+
+    fn await_broker(&mut self) {
+        eventually("the broker answers", || {
+            if let Some(child) = &mut self.serve
+                && let Some(status) = child.try_wait().unwrap()
+            {
+                panic!("the broker ended with {status}:\n{}", self.broker_log());
+            }
+            http_get_unix(&self.path("broker.sock"), "/readyz")
+                .is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+        });
+    }
+
+    /// Ends the broker as an operator would, and waits for it.
+    pub(crate) fn stop_broker(&mut self) {
+        self.ok(&["broker", "stop"]);
+        if let Some(mut child) = self.serve.take() {
+            let status = child.wait().unwrap();
+            assert!(status.success(), "the broker ended with {status}:\n{}", self.broker_log());
+        }
+    }
+
+    /// Ends the broker as a crash would.
+    pub(crate) fn kill_broker(&mut self) {
+        let mut child = self.serve.take().expect("the broker runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// The program with this home, and nothing else of the environment that could lead it elsewhere.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(BERTHOLD);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("BERTHOLD_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .env("BERTHOLD_HOME", self.home.path())
+            .env("BERTHOLD_PROJECT", &self.project)
+            .env("NO_COLOR", "1")
+            .current_dir(self.home.path());
+        command
+    }
+
+    /// Runs the program to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Done {
+        let output = self.command().args(arguments).stdin(Stdio::null()).output().unwrap();
+        Done {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The same, which must succeed; its standard output.
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        let done = self.run(arguments);
+        assert_eq!(done.code, 0, "{arguments:?}: {done:#?}\n{}", self.broker_log());
+        done.stdout
+    }
+
+    /// Runs the program with `--json`, which must succeed; the document that it prints.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.ok(&[&["--json"], arguments].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?} printed {text:?}: {error}"))
+    }
+
+    /// Runs the program with `--json`, which must fail with `code`; the error that it prints.
+    pub(crate) fn error(&self, code: i32, arguments: &[&str]) -> Value {
+        let done = self.run(&[&["--json"], arguments].concat());
+        assert_eq!(done.code, code, "{arguments:?}: {done:#?}\n{}", self.broker_log());
+        let document: Value = serde_json::from_str(&done.stdout)
+            .unwrap_or_else(|error| panic!("{arguments:?} printed {:?}: {error}", done.stdout));
+        document["error"].clone()
+    }
+
+    /// The agent as `show` has it.
+    pub(crate) fn agent(&self, name: &str) -> Value {
+        self.json(&["show", name])["agent"].clone()
+    }
+
+    /// Who holds which ports, by the pool: `name A`, port.
+    pub(crate) fn leased(&self) -> Vec<(String, u16)> {
+        let pool = self.json(&["ports"])["pool"].clone();
+        let ports = pool["ports"].as_array().unwrap().clone();
+        let leased = ports.iter().filter(|port| port["state"] == "leased");
+        leased
+            .map(|port| {
+                let agent = port["agent"].as_str().unwrap().split_once('/').unwrap().1.to_owned();
+                let label = port["label"].as_str().unwrap();
+                (format!("{agent} {label}"), u16::try_from(port["port"].as_u64().unwrap()).unwrap())
+            })
+            .collect()
+    }
+
+    /// The `n`th port of this host's range, from 0.
+    pub(crate) fn port(&self, n: u16) -> u16 {
+        self.range.first + n
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    pub(crate) fn project(&self) -> &str {
+        &self.project
+    }
+
+    /// The name of an agent on its runtime.
+    pub(crate) fn container(&self, name: &str) -> String {
+        format!("{}--{name}", self.project)
+    }
+
+    pub(crate) fn broker_log(&self) -> String {
+        fs::read_to_string(self.path("broker.log")).unwrap_or_default()
+    }
+
+    /// The names of all containers that carry this broker's label, in whatever state.
+    pub(crate) fn containers(&self) -> Vec<String> {
+        let Ok(id) = fs::read_to_string(self.path("broker.id")) else { return Vec::new() };
+        let filter = format!("label=berthold.broker={}", id.trim());
+        let mut names: Vec<String> = docker(&["ps", "-a", "--filter", &filter, "--format", "{{.Names}}"])
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let answers = http_get_unix(&self.path("broker.sock"), "/readyz").is_some();
+        if answers {
+            // The end of a test that may have failed already: what does not work here is not what it was about.
+            drop(self.command().args(["delete", "--all", "--timeout", "0s"]).output());
+            drop(self.command().args(["broker", "stop"]).output());
+        }
+        if let Some(mut child) = self.serve.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        if std::env::var_os("PATH").is_some() && docker_is_here() {
+            for name in self.containers() {
+                drop(Command::new("docker").args(["rm", "-f", "-v", &name]).output());
+            }
+        }
+    }
+}
+
+impl Range {
+    fn take() -> Self {
+        let directory = Path::new("/tmp/berthold-test-ranges");
+        fs::create_dir_all(directory).unwrap();
+        for first in (FIRST_RANGE..LAST_RANGE).step_by(usize::from(RANGE_SIZE)) {
+            let path = directory.join(first.to_string());
+            let lock = File::options().create(true).truncate(false).write(true).open(path).unwrap();
+            let is_free = |port: u16| TcpListener::bind(("0.0.0.0", port)).is_ok();
+            if lock.try_lock().is_ok() && (first..first + RANGE_SIZE).all(is_free) {
+                return Self { first, _lock: lock };
+            }
+        }
+        panic!("no free range of {RANGE_SIZE} ports is left");
+    }
+}
+
+/// Whether Docker answers. Where it is required, it must.
+pub(crate) fn docker_is_here() -> bool {
+    let answers = Command::new("docker").arg("info").output().is_ok_and(|output| output.status.success());
+    let required = std::env::var("BERTHOLD_REQUIRE").unwrap_or_default();
+    assert!(
+        answers || !required.split(',').any(|engine| engine == "docker"),
+        "Docker is required and does not answer"
+    );
+    answers
+}
+
+/// Ends the test here, saying so, where there is no Docker.
+macro_rules! needs_docker {
+    () => {
+        if !crate::support::docker_is_here() {
+            eprintln!("Docker is not here: not tested");
+            return;
+        }
+    };
+}
+pub(crate) use needs_docker;
+
+/// The image with which agents are run: busybox.
+pub(crate) fn image() -> String {
+    std::env::var("BERTHOLD_TEST_IMAGE").unwrap_or_else(|_| "localhost/berthold-test:1".to_owned())
+}
+
+/// Runs the `docker` command, which must succeed.
+pub(crate) fn docker(arguments: &[&str]) -> String {
+    let output = Command::new("docker").args(arguments).output().unwrap();
+    assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Waits until `condition` holds.
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The body of `http://127.0.0.1:port/`, if it answers with 200.
+pub(crate) fn fetch(port: u16) -> Option<String> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    let answer = converse(stream, "/")?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.split_whitespace().nth(1).filter(|status| *status == "200").map(|_| body.to_owned())
+}
+
+/// The whole answer to a GET on a Unix socket, if there is one.
+pub(crate) fn http_get_unix(socket: &Path, path: &str) -> Option<String> {
+    converse(std::os::unix::net::UnixStream::connect(socket).ok()?, path)
+}
+
+fn converse(mut stream: impl Read + Write, path: &str) -> Option<String> {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    (!answer.is_empty()).then(|| String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// The arguments that start a Docker agent with a web server on both ports, which serves the agent's name.
+pub(crate) fn web_agent<'a>(name: &'a str, image: &'a str) -> Vec<&'a str> {
+    let script = "echo $BERTHOLD_AGENT > /tmp/index.html
+        httpd -p $AVAILABLE_LOCALHOST_PORT_A -h /tmp
+        trap 'exit 0' TERM
+        httpd -f -p $AVAILABLE_LOCALHOST_PORT_B -h /tmp & wait";
+    vec!["start", name, "--runtime", "docker", "--image", image, "--wait", "--", "sh", "-c", script]
+}
+
+/// The arguments that start a Docker agent that does nothing, and ends at once when asked to.
+pub(crate) fn idle_agent<'a>(name: &'a str, image: &'a str) -> Vec<&'a str> {
+    vec![
+        "start",
+        name,
+        "--runtime",
+        "docker",
+        "--image",
+        image,
+        "--",
+        "sh",
+        "-c",
+        "trap 'exit 0' TERM; sleep 100000 & wait",
+    ]
+}
+
+/// The arguments that start a plain process with the demo's web server on its ports.
+pub(crate) fn process_agent(name: &str) -> Vec<&str> {
+    vec!["start", name, "--runtime", "process", "--", BERTHOLD, "__demo-server"]
+}

@@ -1,0 +1,274 @@
+//! The runtime: containers made, started, watched, stopped and removed by an engine.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::models::ContainerInspectResponse;
+use bollard::query_parameters::{
+    CreateContainerOptions, InspectContainerOptions, ListContainersOptions, RemoveContainerOptions,
+    StartContainerOptions, StopContainerOptions, WaitContainerOptions,
+};
+use bollard::{API_DEFAULT_VERSION, BollardRequest};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, sleep};
+
+use super::asking::Asking;
+use super::endpoint::EngineEndpoint;
+use super::engine::Engine;
+use super::limits::{ANSWER, GREETING, WORK};
+use super::wire::Wire;
+use super::{create, exec, observe, output};
+use crate::{
+    Attached, Created, EngineInfo, ErrorKind, ExecRequest, LogRequest, LogStream, Observed, ObservedState,
+    Progress, Runtime, RuntimeError, Spec,
+};
+
+/// For the engine to agree with itself that a container has ended.
+const CONFIRMING: Duration = Duration::from_secs(10);
+
+const CONFIRMING_PACE: Duration = Duration::from_millis(50);
+
+/// How many containers are inspected at a time.
+const AT_ONCE: usize = 8;
+
+const BROKER_LABEL: &str = "berthold.broker";
+
+/// An engine that speaks Docker's API.
+#[derive(Clone, Debug)]
+pub struct Docker {
+    pub(super) engine: Engine,
+    endpoint: EngineEndpoint,
+    pub(super) wire: Wire,
+    pub(super) client: bollard::Docker,
+}
+
+impl Docker {
+    /// The engine `name` (`docker`, `podman`) at `endpoint`. Nothing is sent before something is asked.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if `endpoint` cannot be used.
+    pub fn connect(name: &'static str, endpoint: &EngineEndpoint) -> Result<Self, RuntimeError> {
+        let wire = Wire::new(endpoint.clone());
+        // Limits are set around each call, since bollard knows only one for all of them.
+        let no_limit = u64::from(u32::MAX);
+        let transport = {
+            let wire = wire.clone();
+            move |request: BollardRequest| {
+                let wire = wire.clone();
+                Box::pin(async move { wire.send(request).await })
+            }
+        };
+        let client = bollard::Docker::connect_with_custom_transport(
+            transport,
+            Some("http://engine"),
+            no_limit,
+            API_DEFAULT_VERSION,
+        );
+        let client = client.map_err(|error| {
+            RuntimeError::new(ErrorKind::Invalid, format!("{endpoint} cannot be used")).source(error)
+        })?;
+        Ok(Self { engine: Engine { name }, endpoint: endpoint.clone(), wire, client })
+    }
+
+    /// Where the engine is.
+    pub fn endpoint(&self) -> &EngineEndpoint {
+        &self.endpoint
+    }
+
+    /// Whether the engine runs on this machine.
+    pub fn is_local(&self) -> bool {
+        self.endpoint.is_local()
+    }
+
+    pub(super) fn asking(&self, doing: impl Into<String>) -> Asking {
+        Asking { engine: self.engine, endpoint: self.endpoint.clone(), doing: doing.into() }
+    }
+
+    /// What is there under exactly this id or name, and its whole id.
+    async fn look(&self, id: &str) -> Result<Option<(String, ContainerInspectResponse)>, RuntimeError> {
+        if !is_addressable(id) {
+            return Ok(None);
+        }
+        let asking = self.asking("inspect the container");
+        let answer = self.client.inspect_container(id, None::<InspectContainerOptions>);
+        let mut answer = match asking.within(ANSWER, answer).await {
+            Ok(answer) => answer,
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let whole_id = answer.id.take().ok_or_else(|| asking.out_of_step())?;
+        let name = answer.name.as_deref().map(|name| name.trim_start_matches('/'));
+        let is_meant = whole_id == id || name == Some(id);
+        Ok(is_meant.then_some((whole_id, answer)))
+    }
+
+    /// The whole id of what is there under this id or name.
+    async fn whole_id(&self, id: &str) -> Result<Option<String>, RuntimeError> {
+        if id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(Some(id.to_owned()));
+        }
+        Ok(self.look(id).await?.map(|(whole_id, _)| whole_id))
+    }
+
+    async fn whole_id_of_existing(&self, asking: &Asking, id: &str) -> Result<String, RuntimeError> {
+        self.whole_id(id).await?.ok_or_else(|| nothing_there(asking, id))
+    }
+}
+
+/// Whether `id` can stand in the path of a request and means one container.
+fn is_addressable(id: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    id.starts_with(|first: char| first.is_ascii_alphanumeric()) && id.bytes().all(plain)
+}
+
+#[async_trait]
+impl Runtime for Docker {
+    fn name(&self) -> &'static str {
+        self.engine.name
+    }
+
+    fn needs_image(&self) -> bool {
+        true
+    }
+
+    async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
+        let version = self.asking("say its version").within(GREETING, self.client.version()).await?;
+        let version = version.version.unwrap_or_else(|| "unknown".to_owned());
+        Ok(EngineInfo { version, endpoint: self.endpoint.to_string() })
+    }
+
+    async fn prepare_image(&self, image: &str, progress: &dyn Progress) -> Result<(), RuntimeError> {
+        if self.has_image(image).await? {
+            return Ok(());
+        }
+        self.pull(image, progress).await
+    }
+
+    async fn create(&self, spec: &Spec) -> Result<Created, RuntimeError> {
+        let asking = self.asking(format!("create the container `{}`", spec.name));
+        let options =
+            CreateContainerOptions { name: Some(spec.name.clone()), ..CreateContainerOptions::default() };
+        let request = self.client.create_container(Some(options), create::request(spec)?);
+        let created = asking.within(WORK, request).await?;
+        Ok(Created { id: created.id, warnings: created.warnings })
+    }
+
+    async fn start(&self, id: &str) -> Result<(), RuntimeError> {
+        let asking = self.asking("start the container");
+        let id = self.whole_id_of_existing(&asking, id).await?;
+        asking.within(WORK, self.client.start_container(&id, None::<StartContainerOptions>)).await
+    }
+
+    async fn inspect(&self, id: &str) -> Result<Option<Observed>, RuntimeError> {
+        Ok(self.look(id).await?.map(|(id, answer)| observe::from_inspection(id, answer)))
+    }
+
+    async fn wait_for_end(&self, id: &str, limit: Duration) -> Result<Option<Observed>, RuntimeError> {
+        let Some(whole_id) = self.whole_id(id).await? else { return Ok(None) };
+        let options = WaitContainerOptions { condition: "not-running".to_owned() };
+        let mut end = self.client.wait_container(&whole_id, Some(options)).boxed();
+        // Whether the time is up, the agent has ended, is gone, or the engine has: the inspection says which.
+        let _ended_or_elapsed = tokio::time::timeout(limit, end.next()).await;
+        self.inspect(&whole_id).await
+    }
+
+    async fn stop(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
+        let asking = self.asking("stop the container");
+        let Some(id) = self.whole_id(id).await? else { return Ok(()) };
+        let seconds = grace.as_secs().saturating_add(u64::from(grace.subsec_nanos() > 0));
+        let options =
+            StopContainerOptions { t: Some(i32::try_from(seconds).unwrap_or(i32::MAX)), signal: None };
+        let stopped =
+            asking.within(grace.saturating_add(WORK), self.client.stop_container(&id, Some(options))).await;
+        match stopped {
+            Err(error) if !matches!(error.kind, ErrorKind::NotFound | ErrorKind::NotRunning) => {
+                return Err(error);
+            }
+            _ => self.confirm_end(&asking, &id).await,
+        }
+    }
+
+    async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        let asking = self.asking("remove the container");
+        let Some(id) = self.whole_id(id).await? else { return Ok(()) };
+        let deadline = Instant::now() + WORK;
+        loop {
+            let options = RemoveContainerOptions { force: true, v: true, link: false };
+            match asking.within(WORK, self.client.remove_container(&id, Some(options))).await {
+                Err(error) if error.kind != ErrorKind::NotFound && !is_being_removed(&error) => {
+                    return Err(error);
+                }
+                _ if self.look(&id).await?.is_none() => return Ok(()),
+                _ if Instant::now() > deadline => {
+                    return Err(asking.refused(ErrorKind::Other, "it is still there"));
+                }
+                _ => sleep(CONFIRMING_PACE).await,
+            }
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>, RuntimeError> {
+        let asking = self.asking("list the containers");
+        let options = ListContainersOptions {
+            all: true,
+            filters: Some(HashMap::from([("label".to_owned(), vec![BROKER_LABEL.to_owned()])])),
+            ..ListContainersOptions::default()
+        };
+        let listed = asking.within(ANSWER, self.client.list_containers(Some(options))).await?;
+        let observed = listed.into_iter().map(|summary| async {
+            if let Some(observed) = observe::from_listing(&summary) {
+                return Ok(Some(observed));
+            }
+            let id = summary.id.ok_or_else(|| asking.out_of_step())?;
+            self.inspect(&id).await
+        });
+        let observed: Vec<Option<Observed>> = stream::iter(observed).buffered(AT_ONCE).try_collect().await?;
+        Ok(observed.into_iter().flatten().collect())
+    }
+
+    async fn logs(&self, id: &str, request: &LogRequest) -> Result<LogStream, RuntimeError> {
+        let asking = self.asking("read the log");
+        let found = self.look(id).await?;
+        let (id, container) = found.ok_or_else(|| nothing_there(&asking, id))?;
+        let terminal = container.config.and_then(|config| config.tty).unwrap_or(false);
+        let tail = request.tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
+        let follow = request.follow;
+        let path = format!("/containers/{id}/logs?stdout=true&stderr=true&follow={follow}&tail={tail}");
+        let response = asking.within(ANSWER, self.wire.get(&path)).await?;
+        let source = response.into_body().into_data_stream().map(|bytes| Ok(bytes?)).boxed();
+        Ok(output::taken_apart(source, terminal, asking))
+    }
+
+    async fn exec(&self, id: &str, request: &ExecRequest) -> Result<Attached, RuntimeError> {
+        let asking = self.asking("run the command");
+        let id = self.whole_id_of_existing(&asking, id).await?;
+        exec::run(self, &asking, &id, request).await
+    }
+}
+
+impl Docker {
+    /// Waits until the container does not run, which the engine has just said.
+    async fn confirm_end(&self, asking: &Asking, id: &str) -> Result<(), RuntimeError> {
+        let deadline = Instant::now() + CONFIRMING;
+        loop {
+            match self.inspect(id).await?.map(|found| found.state) {
+                Some(ObservedState::Running { .. }) if Instant::now() > deadline => {
+                    return Err(asking.refused(ErrorKind::Other, "it still runs"));
+                }
+                Some(ObservedState::Running { .. }) => sleep(CONFIRMING_PACE).await,
+                Some(ObservedState::Created | ObservedState::Exited { .. }) | None => return Ok(()),
+            }
+        }
+    }
+}
+
+fn nothing_there(asking: &Asking, id: &str) -> RuntimeError {
+    asking.refused(ErrorKind::NotFound, &format!("there is no container `{id}`"))
+}
+
+/// Whether the engine refused because it is removing the container already.
+fn is_being_removed(error: &RuntimeError) -> bool {
+    error.message.contains("already in progress")
+}

@@ -1,0 +1,204 @@
+//! A command beside the agent.
+//!
+//! Docker answers "started" before it starts anything, and writes into the output what went wrong. So [`run`] looks at
+//! the command until it has a pid or an exit code, and turns the output of what was never started into an error.
+
+use std::time::Duration;
+
+use bollard::exec::ResizeExecOptions;
+use bollard::models::{ExecConfig, ExecInspectResponse};
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use tokio::io::{AsyncWriteExt, WriteHalf};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tokio_util::io::ReaderStream;
+
+use super::asking::Asking;
+use super::limits::ANSWER;
+use super::output::{self, Source};
+use super::wire::Hijacked;
+use super::{Docker, create, refusal};
+use crate::{Attached, ErrorKind, ExecRequest, LogStream, Output, RuntimeError, TerminalSize};
+
+/// How long a command may take to get a pid, and how long its exit code may lag behind the end of its output.
+const SETTLING: Duration = Duration::from_secs(30);
+
+/// How long a command that could not be started is read for the reason, and how far.
+const REASON: Duration = Duration::from_secs(2);
+const REASON_LENGTH: usize = 16 * 1024;
+
+/// The channels to a command are read by the tasks below, which end when the caller drops its ends or the command its own;
+/// so many pieces wait in them before a sender does.
+const PIECES: usize = 16;
+
+/// Runs the command of `request` in the container `id`.
+pub(super) async fn run(
+    docker: &Docker,
+    asking: &Asking,
+    id: &str,
+    request: &ExecRequest,
+) -> Result<Attached, RuntimeError> {
+    if request.command.is_empty() {
+        return Err(RuntimeError::new(ErrorKind::Invalid, "there is no command to run"));
+    }
+    let terminal = request.terminal.is_some();
+    let config = ExecConfig {
+        attach_stdin: Some(request.stdin),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        tty: Some(terminal),
+        console_size: request.terminal.map(|size| vec![size.rows.into(), size.columns.into()]),
+        env: Some(create::variables(&request.env)),
+        cmd: Some(request.command.clone()),
+        working_dir: request.workdir.as_ref().map(|workdir| workdir.to_string_lossy().into_owned()),
+        ..ExecConfig::default()
+    };
+    let command = asking.within(ANSWER, docker.client.create_exec(id, config)).await?.id;
+    let start = serde_json::json!({ "Detach": false, "Tty": terminal });
+    let path = format!("/exec/{command}/start");
+    let connection =
+        asking.within(SETTLING, docker.wire.hijack(&path, start.to_string().into_bytes())).await?;
+
+    let (reader, writer) = tokio::io::split(connection);
+    let source: Source = ReaderStream::new(reader).map(|bytes| Ok(bytes?)).boxed();
+    let mut output = output::taken_apart(source, terminal, asking.clone());
+    if may_have_failed_to_start(docker, asking, &command).await? {
+        let beginning = beginning(&mut output).await;
+        if let Some(error) = reason(asking, &beginning) {
+            return Err(error);
+        }
+        output = stream::iter(beginning.into_iter().map(Ok)).chain(output).boxed();
+    }
+
+    let resize = match request.terminal {
+        Some(size) => Some(forward_sizes(docker, asking, command.clone(), size).await?),
+        None => None,
+    };
+    let input = request.stdin.then(|| forward_input(writer));
+    let (docker, asking) = (docker.clone(), asking.clone());
+    let exit = Box::pin(async move { exit_code(&docker, &asking, &command).await });
+    Ok(Attached { output, input, resize, exit })
+}
+
+/// Waits until the command runs or has run, and tells whether it may never have done so.
+///
+/// Docker says for certain: what was never started has no pid. Podman refuses to start it in the first place, but shows no
+/// pid of what has already ended.
+async fn may_have_failed_to_start(
+    docker: &Docker,
+    asking: &Asking,
+    command: &str,
+) -> Result<bool, RuntimeError> {
+    let deadline = Instant::now() + SETTLING;
+    let mut pause = Duration::from_millis(2);
+    loop {
+        let seen = look_at(docker, asking, command).await?;
+        let was_started = seen.pid.is_some_and(|pid| pid != 0);
+        match seen.exit_code {
+            _ if was_started => return Ok(false),
+            Some(code) if seen.running == Some(false) => return Ok(code != 0),
+            _ if Instant::now() > deadline => return Err(asking.timed_out(SETTLING)),
+            _ => sleep(pause).await,
+        }
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+/// What a command that has ended wrote, as far as a reason for not starting it reaches.
+async fn beginning(output: &mut LogStream) -> Vec<Output> {
+    let mut beginning = Vec::new();
+    let reading = async {
+        let mut length = 0;
+        while let Some(Ok(piece)) = output.next().await {
+            length += content(&piece).len();
+            beginning.push(piece);
+            if length > REASON_LENGTH {
+                break;
+            }
+        }
+    };
+    // Whatever has come by then has to do.
+    let _elapsed = tokio::time::timeout(REASON, reading).await;
+    beginning
+}
+
+/// The error, if `output` is what the engine writes for a command that it cannot start.
+fn reason(asking: &Asking, output: &[Output]) -> Option<RuntimeError> {
+    let told: Vec<u8> = output.iter().flat_map(|piece| content(piece).to_vec()).collect();
+    let told = String::from_utf8_lossy(&told);
+    if !told.trim_start().starts_with("OCI runtime exec failed") {
+        return None;
+    }
+    let refusal = refusal::classify(None, &told);
+    let kind = if refusal.kind == ErrorKind::Other { ErrorKind::Command } else { refusal.kind };
+    Some(asking.refused(kind, &refusal.sentence))
+}
+
+fn content(piece: &Output) -> &Bytes {
+    match piece {
+        Output::Stdout(bytes) | Output::Stderr(bytes) => bytes,
+    }
+}
+
+/// The exit code, once the engine has noticed the end.
+async fn exit_code(docker: &Docker, asking: &Asking, command: &str) -> Result<i64, RuntimeError> {
+    let deadline = Instant::now() + SETTLING;
+    let mut pause = Duration::from_millis(2);
+    loop {
+        let seen = look_at(docker, asking, command).await?;
+        match seen.exit_code {
+            Some(code) if seen.running != Some(true) => return Ok(code),
+            _ if Instant::now() > deadline => return Err(asking.timed_out(SETTLING)),
+            _ => sleep(pause).await,
+        }
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+async fn look_at(
+    docker: &Docker,
+    asking: &Asking,
+    command: &str,
+) -> Result<ExecInspectResponse, RuntimeError> {
+    asking.within(ANSWER, docker.client.inspect_exec(command)).await
+}
+
+/// Writes what is sent into the command's standard input, and closes that once the sender is dropped.
+fn forward_input(mut writer: WriteHalf<Hijacked>) -> mpsc::Sender<Bytes> {
+    let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES);
+    tokio::spawn(async move {
+        while let Some(piece) = pieces.recv().await {
+            // A command may end, or close its input, before all is written: then the rest is for nobody.
+            if writer.write_all(&piece).await.is_err() || writer.flush().await.is_err() {
+                return;
+            }
+        }
+        let _the_command_has_ended = writer.shutdown().await;
+    });
+    sender
+}
+
+/// Gives the terminal its size, and then whichever is sent.
+async fn forward_sizes(
+    docker: &Docker,
+    asking: &Asking,
+    command: String,
+    size: TerminalSize,
+) -> Result<mpsc::Sender<TerminalSize>, RuntimeError> {
+    let client = docker.client.clone();
+    let options = |size: TerminalSize| ResizeExecOptions { width: size.columns, height: size.rows };
+    // A command that has already ended has no terminal any more, which is no failure.
+    if let Err(error) = asking.within(ANSWER, client.resize_exec(&command, options(size))).await {
+        tracing::debug!(%error, "the terminal was not resized");
+    }
+    let (sender, mut sizes) = mpsc::channel(PIECES);
+    tokio::spawn(async move {
+        while let Some(size) = sizes.recv().await {
+            if client.resize_exec(&command, options(size)).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(sender)
+}

@@ -1,0 +1,175 @@
+//! The host's process table, and which of its processes belong to an agent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use super::Identity;
+
+#[cfg(target_os = "linux")]
+#[path = "table/linux.rs"]
+mod system;
+#[cfg(not(target_os = "linux"))]
+#[path = "table/other.rs"]
+mod system;
+
+pub(super) use system::{boot_id, process};
+
+/// The variable that every process of an agent inherits; its value is the agent's id.
+pub(super) const MARK: &str = "BERTHOLD_PROCESS";
+
+/// One process, as it was when the table was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Process {
+    pub(super) pid: u32,
+    pub(super) parent: u32,
+    pub(super) session: u32,
+    pub(super) start_time: String,
+    /// Dead with all its threads, and only waiting to be reaped: it holds neither ports nor files.
+    pub(super) dead: bool,
+}
+
+/// All processes at about one moment; one that is forked meanwhile may be missing.
+pub(super) struct Table {
+    boot_id: String,
+    processes: BTreeMap<u32, Process>,
+}
+
+/// By what the processes of an agent are told.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Traces {
+    /// The agent's id.
+    pub(super) id: String,
+    /// Its shim, if one is known. It does not count as one of the agent's processes.
+    pub(super) shim: Option<Identity>,
+    /// The command, leader of its session, if that is known.
+    pub(super) leader: Option<Identity>,
+}
+
+impl Table {
+    /// Reads it.
+    pub(super) fn read() -> io::Result<Self> {
+        let processes = system::processes()?.into_iter().map(|process| (process.pid, process)).collect();
+        Ok(Self { boot_id: boot_id()?, processes })
+    }
+
+    /// The living processes of an agent, without its shim and without the caller.
+    pub(super) fn members(&self, traces: &Traces) -> Vec<Identity> {
+        let mark = format!("{MARK}={}", traces.id);
+        self.members_by(traces, std::process::id(), |pid| system::has_variable(pid, &mark))
+    }
+
+    fn members_by(&self, traces: &Traces, caller: u32, is_marked: impl Fn(u32) -> bool) -> Vec<Identity> {
+        let shim = traces.shim.as_ref().filter(|shim| self.has(shim)).map(|shim| shim.pid);
+        // A number is not reused while it names a session, and the leader, if only as a zombie, shows that this one is ours.
+        // Without the leader, its number may have come to name the session of strangers.
+        let session = traces.leader.as_ref().filter(|leader| self.has(leader)).map(|leader| leader.pid);
+        let outsider = |pid| pid == caller || Some(pid) == shim;
+
+        let mut members = BTreeSet::new();
+        let mut fresh: Vec<u32> = self
+            .processes
+            .values()
+            .filter(|process| !outsider(process.pid))
+            .filter(|process| {
+                (shim.is_some() && Some(process.parent) == shim)
+                    || (session.is_some() && Some(process.session) == session)
+                    || is_marked(process.pid)
+            })
+            .map(|process| process.pid)
+            .collect();
+        while let Some(pid) = fresh.pop() {
+            if members.insert(pid) {
+                let children = self.processes.values().filter(|process| process.parent == pid);
+                fresh.extend(children.map(|process| process.pid).filter(|pid| !outsider(*pid)));
+            }
+        }
+        let members = members.into_iter().filter_map(|pid| self.processes.get(&pid));
+        members.filter(|process| !process.dead).map(|process| self.identity(process)).collect()
+    }
+
+    fn has(&self, identity: &Identity) -> bool {
+        self.processes.get(&identity.pid).is_some_and(|process| self.identity(process) == *identity)
+    }
+
+    fn identity(&self, process: &Process) -> Identity {
+        Identity { pid: process.pid, start_time: process.start_time.clone(), boot_id: self.boot_id.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BROKER: u32 = 10;
+    const SHIM: u32 = 20;
+    const LEADER: u32 = 30;
+
+    /// `(pid, parent, session)` each, started at time = pid. A dead one has a negative session.
+    fn table(processes: &[(u32, u32, i32)]) -> Table {
+        let process = |&(pid, parent, session): &(u32, u32, i32)| Process {
+            pid,
+            parent,
+            session: session.unsigned_abs(),
+            start_time: pid.to_string(),
+            dead: session < 0,
+        };
+        let processes = processes.iter().map(process).map(|process| (process.pid, process)).collect();
+        Table { boot_id: "boot".into(), processes }
+    }
+
+    fn identity(pid: u32) -> Identity {
+        Identity { pid, start_time: pid.to_string(), boot_id: "boot".into() }
+    }
+
+    fn check(processes: &[(u32, u32, i32)], traces: &Traces, marked: &[u32], expected: &[u32]) {
+        let members = table(processes).members_by(traces, BROKER, |pid| marked.contains(&pid));
+        assert_eq!(
+            members.iter().map(Identity::pid).collect::<Vec<_>>(),
+            expected,
+            "{processes:?} {traces:?}"
+        );
+    }
+
+    fn traces() -> Traces {
+        Traces { id: "a.1".into(), shim: Some(identity(SHIM)), leader: Some(identity(LEADER)) }
+    }
+
+    #[test]
+    fn with_a_shim_its_descendants_belong_to_the_agent() {
+        let processes =
+            [(1, 0, 1), (10, 1, 10), (20, 10, 20), (30, 20, 30), (31, 30, 30), (40, 20, 40), (41, 40, 41)];
+        check(&processes, &traces(), &[], &[30, 31, 40, 41]);
+    }
+
+    #[test]
+    fn without_a_shim_session_mark_and_descent_tell() {
+        let processes = [(1, 0, 1), (30, 1, 30), (31, 1, 30), (40, 1, 40), (41, 40, 41), (50, 1, 50)];
+        check(&processes, &traces(), &[40], &[30, 31, 40, 41]);
+    }
+
+    #[test]
+    fn a_leader_that_is_not_reaped_still_names_its_session() {
+        check(&[(1, 0, 1), (30, 1, -30), (31, 1, 30)], &traces(), &[], &[31]);
+    }
+
+    #[test]
+    fn processes_with_reused_numbers_are_strangers() {
+        let reused = Identity { start_time: "7".into(), ..identity(LEADER) };
+        let gone = Traces {
+            shim: Some(Identity { start_time: "7".into(), ..identity(SHIM) }),
+            leader: Some(reused),
+            ..traces()
+        };
+        check(&[(1, 0, 1), (20, 1, 20), (30, 20, 30), (31, 30, 30)], &gone, &[], &[]);
+        // The stranger with the leader's number has died as well, and its session lives on.
+        check(&[(1, 0, 1), (31, 1, 30)], &traces(), &[], &[]);
+        let rebooted =
+            Traces { leader: Some(Identity { boot_id: "before".into(), ..identity(LEADER) }), ..traces() };
+        check(&[(1, 0, 1), (30, 1, 30)], &rebooted, &[], &[]);
+    }
+
+    #[test]
+    fn a_broker_that_an_agent_started_is_spared_with_what_it_runs() {
+        check(&[(1, 0, 1), (20, 1, 20), (30, 20, 30), (10, 30, 30), (60, 10, 60)], &traces(), &[10], &[30]);
+    }
+}

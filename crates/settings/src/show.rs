@@ -1,0 +1,109 @@
+//! Settings written out again: what is in force, defaults included.
+
+use serde_json::{Map, Value, json};
+
+use crate::model::{Listen, PortPool, Settings, Template};
+
+/// The settings as a YAML file that means the same.
+pub fn to_yaml(settings: &Settings) -> String {
+    let mut text = String::new();
+    write(&mut text, &to_json(settings), 0);
+    text
+}
+
+/// The settings as the JSON form of such a file.
+pub fn to_json(settings: &Settings) -> Value {
+    let broker = &settings.server.broker;
+    let mut shown = Map::new();
+    match broker.listen {
+        // Left out, it means "9800 or another free port", which no value says.
+        Listen::Default => {}
+        Listen::None => drop(shown.insert("listen".to_owned(), "none".into())),
+        Listen::Address(address) => drop(shown.insert("listen".to_owned(), address.to_string().into())),
+    }
+    shown.insert("auto_start".to_owned(), broker.auto_start.into());
+    if let Some(pool) = &broker.port_pool {
+        shown.insert("port_pool".to_owned(), port_pool(pool));
+    }
+    if let Some(runtime) = broker.default_runtime {
+        shown.insert("default_runtime".to_owned(), runtime.as_str().into());
+    }
+    shown.insert("reconcile_interval".to_owned(), duration(broker.reconcile_interval));
+    shown.insert("stop_timeout".to_owned(), duration(broker.stop_timeout));
+    let engine =
+        |host: &Option<String>| host.as_ref().map_or_else(|| json!({}), |host| json!({ "host": host }));
+    let mut kubernetes = json!({
+        "namespace": settings.runtimes.kubernetes.namespace,
+        "expose": settings.runtimes.kubernetes.expose.as_str(),
+    });
+    if let Some(context) = &settings.runtimes.kubernetes.context {
+        kubernetes["context"] = context.as_str().into();
+    }
+    let templates: Map<String, Value> =
+        settings.templates.iter().map(|(name, it)| (name.clone(), template(it))).collect();
+    json!({
+        "server": { "broker": shown },
+        "runtimes": {
+            "docker": engine(&settings.runtimes.docker.host),
+            "podman": engine(&settings.runtimes.podman.host),
+            "kubernetes": kubernetes,
+        },
+        "templates": templates,
+    })
+}
+
+fn port_pool(pool: &PortPool) -> Value {
+    let exclude: Vec<String> = pool.exclude.iter().map(ToString::to_string).collect();
+    let aliases: Map<String, Value> =
+        pool.env_aliases.iter().map(|(name, label)| (name.clone(), label.to_string().into())).collect();
+    let mut shown = json!({
+        "enabled": true,
+        "range": pool.range.to_string(),
+        "ports_per_agent": pool.ports_per_agent,
+        "exclude": exclude,
+        "bind_address": pool.bind_address.to_string(),
+        "cool_down": duration(pool.cool_down),
+        "env_aliases": aliases,
+    });
+    if let Some(url) = &pool.host_url {
+        shown["host_url"] = url.to_string().into();
+    }
+    shown
+}
+
+fn template(template: &Template) -> Value {
+    let mut shown = json!({ "command": template.command, "env": template.env, "volumes": template.volumes });
+    let texts =
+        [("image", &template.image), ("network", &template.network), ("workspace", &template.workspace)];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            shown[name] = text.as_str().into();
+        }
+    }
+    if let Some(runtime) = template.runtime {
+        shown["runtime"] = runtime.as_str().into();
+    }
+    if let Some(ports) = template.ports {
+        shown["ports"] = ports.into();
+    }
+    shown
+}
+
+fn duration(duration: std::time::Duration) -> Value {
+    humantime::format_duration(duration).to_string().into()
+}
+
+/// Blocks are indented; what is empty, a list or a scalar stands on its key's line as JSON, which is YAML too.
+fn write(text: &mut String, value: &Value, depth: usize) {
+    let Value::Object(map) = value else { return };
+    for (key, value) in map {
+        let indent = "  ".repeat(depth);
+        match value {
+            Value::Object(below) if !below.is_empty() => {
+                text.push_str(&format!("{indent}{key}:\n"));
+                write(text, value, depth + 1);
+            }
+            _ => text.push_str(&format!("{indent}{key}: {value}\n")),
+        }
+    }
+}
