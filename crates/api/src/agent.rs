@@ -142,6 +142,9 @@ pub struct StartRequest {
     /// A host directory, absolute, that is mounted under the same path and in which the command starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
+    /// The caller's own directory, absolute: where the command starts on a runtime without images, if no workspace is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
     /// The network: `host`, `none`, or the name of one; the runtime's usual one if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,

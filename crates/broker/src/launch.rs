@@ -56,7 +56,7 @@ impl Core {
             runtime.remove(id).await.map_err(failed)?;
         }
         record.container = None;
-        let wanted = self.runtime_spec(record, &spec).map_err(Failure::untouched)?;
+        let wanted = self.runtime_spec(runtime.as_ref(), record, &spec).map_err(Failure::untouched)?;
         let created = match runtime.create(&wanted).await {
             Err(error) if error.kind == ErrorKind::NameTaken => {
                 self.clear_name(runtime, record).await.map_err(Failure::untouched)?;
@@ -118,7 +118,12 @@ impl Core {
         observed.published.iter().find(|published| is_of(record, published)).map(|it| it.address.to_string())
     }
 
-    fn runtime_spec(&self, record: &AgentRecord, spec: &AgentSpec) -> Result<Spec, OperationError> {
+    fn runtime_spec(
+        &self,
+        runtime: &dyn Runtime,
+        record: &AgentRecord,
+        spec: &AgentSpec,
+    ) -> Result<Spec, OperationError> {
         let (ports, pool) = (record.ports(), self.settings.server.broker.port_pool.as_ref());
         let address = pool.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |pool| pool.bind_address);
         let mut env = match pool {
@@ -138,7 +143,7 @@ impl Core {
             command: spec.command.clone(),
             env,
             labels: lease.map(|lease| labels::write(&self.id, &record.key, lease)).unwrap_or_default(),
-            volumes: spec::mounts(spec)?,
+            volumes: spec::mounts(spec, runtime.needs_image())?,
             workdir: spec.workspace.clone(),
             publish: if network.publishes() { ports.iter().map(publish).collect() } else { Vec::new() },
             network,

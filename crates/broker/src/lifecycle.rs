@@ -183,8 +183,12 @@ impl Core {
             runtime: resolved.runtime.clone().unwrap_or_default(),
             source,
         })?;
-        check_for_runtime(key, runtime.as_ref(), &resolved.spec)?;
-        Ok(Plan { runtime, spec: resolved.spec })
+        let mut spec = resolved.spec;
+        if !runtime.needs_image() && spec.workspace.is_none() {
+            spec.workspace.clone_from(&request.directory);
+        }
+        check_for_runtime(key, runtime.as_ref(), &spec)?;
+        Ok(Plan { runtime, spec })
     }
 
     /// Starts what does not run. What the agent had before has been confirmed to have ended.
@@ -446,7 +450,7 @@ impl Plan {
     fn differences(&self, record: &AgentRecord) -> Vec<String> {
         let mut lines = Vec::new();
         if self.runtime.name() != record.runtime {
-            lines.push(format!("runtime is {}, not {}", record.runtime, self.runtime.name()));
+            lines.push(spec::difference("runtime", &record.runtime, self.runtime.name()));
         }
         match &record.spec {
             Some(spec) => lines.extend(spec::differences(spec, &self.spec)),

@@ -1,6 +1,6 @@
 //! From a start request to what is run: template and defaults filled in, and everything checked before anything is done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use api::StartRequest;
@@ -52,8 +52,10 @@ pub(crate) fn resolve(request: &StartRequest, settings: &Settings) -> Result<Res
         parse_volume(volume)?;
     }
     let workspace = request.workspace.clone().or_else(|| template.workspace.clone());
-    if let Some(directory) = workspace.as_deref().filter(|directory| !Path::new(directory).is_absolute()) {
-        return Err(invalid(format!("the workspace `{directory}` is not an absolute path"), None));
+    for directory in [&workspace, &request.directory].into_iter().flatten() {
+        if !Path::new(directory).is_absolute() {
+            return Err(invalid(format!("the workspace `{directory}` is not an absolute path"), None));
+        }
     }
     let command = if request.command.is_empty() { &template.command } else { &request.command };
     if command.first().is_some_and(String::is_empty) {
@@ -77,52 +79,52 @@ pub(crate) fn resolve(request: &StartRequest, settings: &Settings) -> Result<Res
 }
 
 /// What differs between two specifications, one line each, for a person.
-pub(crate) fn differences(is: &AgentSpec, asked: &AgentSpec) -> Vec<String> {
+pub(crate) fn differences(runs: &AgentSpec, asked: &AgentSpec) -> Vec<String> {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let mut lines = Vec::new();
-    let mut note = |what: &str, is: String, asked: String| {
-        if is != asked {
-            lines.push(format!("{what} is {is}, not {asked}"));
+    let pairs = [
+        ("image", text(&runs.image), text(&asked.image)),
+        ("command", runs.command.join(" "), asked.command.join(" ")),
+        ("volumes", runs.volumes.join(" "), asked.volumes.join(" ")),
+        ("workspace", text(&runs.workspace), text(&asked.workspace)),
+        ("network", runs.network.clone(), asked.network.clone()),
+        ("number of ports", runs.ports.to_string(), asked.ports.to_string()),
+        ("--rm", runs.remove.to_string(), asked.remove.to_string()),
+    ];
+    for (what, runs, asked) in pairs {
+        if runs != asked {
+            lines.push(difference(what, &runs, &asked));
         }
-    };
-    let text = |value: &Option<String>| {
-        value.as_ref().map_or_else(|| "not set".to_owned(), |text| format!("`{text}`"))
-    };
-    let list = |values: &[String]| {
-        if values.is_empty() { "not set".to_owned() } else { format!("`{}`", values.join(" ")) }
-    };
-    note("image", text(&is.image), text(&asked.image));
-    note("command", list(&is.command), list(&asked.command));
+    }
     // Values may be secret: only names are told.
-    let names: std::collections::BTreeSet<&String> = is.env.keys().chain(asked.env.keys()).collect();
+    let names: BTreeSet<&String> = runs.env.keys().chain(asked.env.keys()).collect();
     for name in names {
-        match (is.env.get(name), asked.env.get(name)) {
-            (Some(_), None) => lines.push(format!("variable {name} is set")),
-            (None, Some(_)) => lines.push(format!("variable {name} is not set")),
-            (is, asked) if is != asked => lines.push(format!("variable {name} has another value")),
+        match (runs.env.get(name), asked.env.get(name)) {
+            (Some(_), None) => lines.push(format!("variable {name}: it runs with it, asked for without")),
+            (None, Some(_)) => lines.push(format!("variable {name}: it runs without it, asked for with")),
+            (runs, asked) if runs != asked => {
+                lines.push(format!("variable {name}: another value was asked for"))
+            }
             _ => {}
         }
     }
-    let mut note = |what: &str, is: String, asked: String| {
-        if is != asked {
-            lines.push(format!("{what} is {is}, not {asked}"));
-        }
-    };
-    note("volumes", list(&is.volumes), list(&asked.volumes));
-    note("workspace", text(&is.workspace), text(&asked.workspace));
-    let network = |name: &str| if name.is_empty() { "the usual one".to_owned() } else { format!("`{name}`") };
-    note("network", network(&is.network), network(&asked.network));
-    note("number of ports", is.ports.to_string(), asked.ports.to_string());
-    note("--rm", is.remove.to_string(), asked.remove.to_string());
     lines
 }
 
-/// What the runtime is to mount: the volumes, then the workspace.
+/// A line that says what runs, and what was asked for in its place.
+pub(crate) fn difference(what: &str, runs: &str, asked: &str) -> String {
+    let shown = |text: &str| if text.is_empty() { "none".to_owned() } else { format!("`{text}`") };
+    format!("{what}: it runs with {}, asked for was {}", shown(runs), shown(asked))
+}
+
+/// What a runtime with images is to mount: the volumes, then the workspace. Without images there is only the host's own
+/// file system, in which the workspace is where it is.
 ///
 /// # Errors
 /// [`OperationError::Invalid`] for a volume that is not `SRC:DST[:ro]`.
-pub(crate) fn mounts(spec: &AgentSpec) -> Result<Vec<Volume>, OperationError> {
+pub(crate) fn mounts(spec: &AgentSpec, has_images: bool) -> Result<Vec<Volume>, OperationError> {
     let mut mounts = spec.volumes.iter().map(|text| parse_volume(text)).collect::<Result<Vec<_>, _>>()?;
-    if let Some(directory) = &spec.workspace {
+    if let Some(directory) = spec.workspace.as_ref().filter(|_| has_images) {
         mounts.push(Volume { source: directory.clone(), target: directory.clone(), read_only: false });
     }
     Ok(mounts)

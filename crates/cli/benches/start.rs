@@ -3,6 +3,8 @@
 //!
 //! `cargo bench -p cli --bench start`; `PAIRS=5` for fewer. Needs Docker and the tests' image (BERTHOLD_TEST_IMAGE).
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
+
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -74,7 +76,7 @@ fn main() {
         }
     }
     run(&mut berthold(&["broker", "stop"]));
-    let [ours, engine, ratio] = [ours, engine, ratios].map(|values| spread(values));
+    let [ours, engine, ratio] = [ours, engine, ratios].map(spread);
     println!("{pairs} pairs                min    median       max");
     println!("berthold start     {:>8.3} s {:>8.3} s {:>8.3} s", ours[0], ours[1], ours[2]);
     println!("docker run -d -p   {:>8.3} s {:>8.3} s {:>8.3} s", engine[0], engine[1], engine[2]);

@@ -36,6 +36,7 @@ pub(crate) fn meant(typed: StartArguments, around: &Surroundings<'_>) -> Result<
         env,
         volumes: typed.volume.iter().map(|text| around.volume(text)).collect::<Result<_, _>>()?,
         workspace: typed.workspace.map(|path| around.workspace(&path)).transpose()?,
+        directory: around.directory.to_str().map(str::to_owned),
         network: typed.network,
         command: typed.command,
         replace: typed.replace,
@@ -156,9 +157,14 @@ mod tests {
         request(words, Path::new("/nowhere/here"))
     }
 
+    /// What a name alone means: nothing but from where it was typed.
+    fn as_it_was() -> StartRequest {
+        StartRequest { directory: Some("/nowhere/here".into()), ..StartRequest::default() }
+    }
+
     #[test]
     fn a_name_alone_asks_for_the_agent_as_it_was() {
-        assert_eq!(nowhere(&["dev"]).unwrap(), StartRequest::default());
+        assert_eq!(nowhere(&["dev"]).unwrap(), as_it_was());
     }
 
     #[test]
@@ -174,7 +180,7 @@ mod tests {
             replace: true,
             remove: true,
             wait_ms: Some(5_000),
-            ..StartRequest::default()
+            ..as_it_was()
         };
         assert_eq!(nowhere(&words.split(' ').collect::<Vec<_>>()).unwrap(), expected);
         assert_eq!(nowhere(&["dev", "--wait"]).unwrap().wait_ms, Some(30_000));

@@ -145,6 +145,11 @@ pub(super) async fn metrics(State(core): State<Arc<Core>>) -> Response {
     });
     gauge("berthold_agents", "Agents by state.", &by_state);
     drop(state);
+    let flushes = core.ledger.flushes();
+    text.push_str("# HELP berthold_ledger_flushes_total Flushes of the ledger to disk.\n");
+    text.push_str(&format!(
+        "# TYPE berthold_ledger_flushes_total counter\nberthold_ledger_flushes_total {flushes}\n"
+    ));
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

@@ -72,6 +72,11 @@ fn try_open(path: &Path) -> Result<(Connection, Contents), Trouble> {
     };
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    private(path).map_err(|error| {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+        let source = rusqlite::Error::SqliteFailure(code, Some(error.to_string()));
+        Trouble::Refused(OpenError::Sqlite { path: path.to_owned(), source })
+    })?;
     let mut connection = Connection::open_with_flags(path, flags).map_err(trouble)?;
     configure(&connection).map_err(trouble)?;
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(trouble)?;
@@ -95,6 +100,14 @@ fn try_open(path: &Path) -> Result<(Connection, Contents), Trouble> {
         other => Trouble::Damaged(other.to_string()),
     })?;
     Ok((connection, contents))
+}
+
+/// Makes the file, for its owner alone, before SQLite would make it for all: it holds the variables of agents. SQLite gives its
+/// companions the same rights.
+fn private(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {

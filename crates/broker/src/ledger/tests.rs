@@ -88,6 +88,22 @@ async fn one_transaction_exchanges_a_lease_for_its_successor() {
     assert_eq!(contents.agents[0].lease, Some(lease("l2", &[8000])));
 }
 
+#[tokio::test]
+async fn transactions_that_wait_are_flushed_together() {
+    let home = tempfile::tempdir().unwrap();
+    let (ledger, ..) = start(&home.path().join("ledger.db"));
+    let grant = |number: u16| {
+        let name = format!("default/a{number}");
+        ledger.record(granted(&agent(&name), &lease(&name, &[8000 + number])))
+    };
+    let all: Vec<_> = (0..300).map(grant).collect();
+    for recorded in all {
+        recorded.on_disk().await.unwrap();
+    }
+    let flushes = ledger.flushes();
+    assert!(flushes < 100, "{flushes} flushes for 300 transactions that were sent at once");
+}
+
 fn check_damaged(damage: impl FnOnce(&Path), expected_reason: &str) {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("ledger.db");

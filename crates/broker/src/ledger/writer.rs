@@ -1,5 +1,7 @@
 //! The one writer of the ledger.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use rusqlite::Connection;
@@ -16,6 +18,7 @@ pub(crate) struct Ledger {
     /// The broker's tasks send, the writer thread receives until all senders are gone. Not bounded: a sender waits for
     /// its own answer before it sends again, so no more can wait than there are tasks.
     jobs: mpsc::UnboundedSender<Job>,
+    flushes: Arc<AtomicU64>,
 }
 
 struct Job {
@@ -31,8 +34,17 @@ impl Ledger {
     /// Starts the writer thread on an open database.
     pub(crate) fn start(connection: Connection) -> std::io::Result<Self> {
         let (jobs, receiver) = mpsc::unbounded_channel();
-        thread::Builder::new().name("ledger".to_owned()).spawn(move || write(connection, receiver))?;
-        Ok(Self { jobs })
+        let flushes = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&flushes);
+        thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || write(connection, receiver, &counted))?;
+        Ok(Self { jobs, flushes })
+    }
+
+    /// How often the disk was flushed so far: fewer times than there were transactions, if some waited.
+    pub(crate) fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Relaxed)
     }
 
     /// Enqueues `changes` as one transaction; transactions are committed in the order of these calls.
@@ -56,7 +68,7 @@ impl Recorded {
     }
 }
 
-fn write(connection: Connection, mut jobs: mpsc::UnboundedReceiver<Job>) {
+fn write(connection: Connection, mut jobs: mpsc::UnboundedReceiver<Job>, flushes: &AtomicU64) {
     while let Some(first) = jobs.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < MAX_BATCH
@@ -65,6 +77,7 @@ fn write(connection: Connection, mut jobs: mpsc::UnboundedReceiver<Job>) {
             batch.push(job);
         }
         let results = commit(&connection, &batch);
+        flushes.fetch_add(1, Ordering::Relaxed);
         for (job, result) in batch.into_iter().zip(results) {
             // A caller that has gone no longer wants to know.
             drop(job.done.send(result));

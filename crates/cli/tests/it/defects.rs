@@ -38,8 +38,9 @@ fn a_thousand_starts_on_docker_leave_the_leases_of_what_runs() {
                     "-e",
                     &value,
                     "--",
-                    "sleep",
-                    "100000",
+                    "sh",
+                    "-c",
+                    "trap 'exit 0' TERM; sleep 100000 & wait",
                 ]);
             }
             2 => {

@@ -271,7 +271,10 @@ fn starting_what_runs_returns_it_or_names_what_differs() {
     let error = host.error(7, &other);
     assert_eq!(error["code"], "conflict");
     let message = error["message"].as_str().unwrap();
-    assert!(message.contains("command is") && message.contains("variable COLOUR is not set"), "{message}");
+    assert!(
+        message.contains("command: it runs with") && message.contains("variable COLOUR: it runs without it"),
+        "{message}"
+    );
     assert!(!message.contains("red"), "values may be secret: {message}");
     assert_eq!(host.agent("dev"), before);
 

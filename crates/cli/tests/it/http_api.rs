@@ -57,7 +57,7 @@ fn without_the_token_nothing_is_told_and_nothing_done() {
     assert_eq!((status, body.as_str()), (200, "{\"agents\":[]}"));
     assert_eq!(ask(port, "GET /healthz", "").0, 200);
     let mode = |name: &str| fs::metadata(host.path(name)).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode("token"), mode("broker.sock")), (0o600, 0o600));
+    assert_eq!((mode("token"), mode("broker.sock"), mode("ledger.db")), (0o600, 0o600, 0o600));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Tests of the real `berthold` against real engines. Each test has a home, a port range and names of its own, so that
 //! all can run side by side.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod broker_life;
 mod commands;
 mod defects;

@@ -116,3 +116,24 @@ fn a_client_that_goes_away_leaves_no_half_started_agent() {
         .count();
     assert_eq!(host.leased().len(), 2 * running.min(5));
 }
+
+/// A process starts where its command was typed, or in its workspace.
+#[test]
+fn a_process_starts_in_the_directory_of_the_caller() {
+    let host = Host::started(10);
+    let work = host.path("work");
+    std::fs::create_dir(&work).unwrap();
+    let started = |name: &str, more: &[&str]| {
+        let arguments =
+            [&["start", name, "--runtime", "process"], more, &["--", "sh", "-c", "pwd; sleep 100000"]]
+                .concat();
+        let output =
+            host.command().args(&arguments).current_dir(&work).stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        eventually("it has said where it is", || host.ok(&["logs", name]).ends_with('\n'));
+        host.ok(&["logs", name]).trim().to_owned()
+    };
+    let real = std::fs::canonicalize(&work).unwrap().display().to_string();
+    assert_eq!(started("here", &[]), real);
+    assert_eq!(started("there", &["-w", "/"]), "/");
+}

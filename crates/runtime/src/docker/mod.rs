@@ -36,9 +36,11 @@ mod image;
 mod limits;
 mod observe;
 mod output;
+mod platform;
 mod pull;
 mod refusal;
 mod wire;
 
 pub use containers::Docker;
 pub use endpoint::EngineEndpoint;
+pub use platform::Platform;

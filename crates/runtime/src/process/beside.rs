@@ -69,7 +69,7 @@ impl Beside {
         let mut child = command.spawn().map_err(|error| command_error(program, &error))?;
 
         let ended = CancellationToken::new();
-        let (sender, output) = mpsc::channel(PIECES);
+        let (sender, output) = channel();
         let stdout = child.stdout.take().expect("standard output was asked for");
         let stderr = child.stderr.take().expect("standard error was asked for");
         tokio::spawn(read(stdout, Output::Stdout, sender.clone(), ended.clone()));

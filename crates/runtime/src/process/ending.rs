@@ -186,15 +186,15 @@ pub(super) async fn blocking<T: Send + 'static>(
 #[cfg(target_os = "linux")]
 async fn end_of(identity: &Identity) {
     use rustix::process::{PidfdFlags, pidfd_open};
-    use tokio::io::Interest;
-    use tokio::io::unix::AsyncFd;
+    use tokio::net::unix::pipe;
 
     let Some(pid) = identity.raw_pid() else { return };
     let Ok(pinned) = pidfd_open(pid, PidfdFlags::NONBLOCK) else { return std::future::pending().await };
     if !identity.is_alive().unwrap_or(true) {
         return;
     }
-    match AsyncFd::with_interest(pinned, Interest::READABLE) {
+    // To tokio's reactor it is like a pipe: readable in the end.
+    match pipe::Receiver::from_owned_fd_unchecked(pinned) {
         Ok(pinned) => drop(pinned.readable().await),
         Err(_) => std::future::pending().await,
     }

@@ -118,7 +118,9 @@ impl Folder {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let since = self.started()?.map(|started| started.at);
-                return Ok(Some(Life::Running { since, watched: self.shim()? }));
+                let life = Life::Running { since, watched: self.shim()? };
+                // Asked last: what was read before is then this agent's, and not that of a new one of the same name.
+                return Ok(self.is_there()?.then_some(life));
             }
             Err(TryLockError::Error(error)) => {
                 return Err(file_error("cannot lock", &self.file("lock"), error));
@@ -129,9 +131,10 @@ impl Folder {
 
     /// What the agent is doing, where the caller holds the lock, so that no shim does.
     pub(super) fn life_locked(&self) -> Result<Option<Life>, RuntimeError> {
-        let Some(started) = self.started()? else {
-            return Ok(self.is_there()?.then_some(Life::Created));
-        };
+        if !self.is_there()? {
+            return Ok(None);
+        }
+        let Some(started) = self.started()? else { return Ok(Some(Life::Created)) };
         let exited: Option<ExitRecord> = record::read(&self.file("exited.json"))?;
         if let Some(exited) = exited.clone().filter(|exited| exited.complete) {
             return Ok(Some(Life::Ended(exited)));
@@ -169,6 +172,10 @@ impl Folder {
     pub(super) fn members(&self) -> Result<Vec<Identity>, RuntimeError> {
         let leader = self.started()?.map(|started| started.leader);
         let traces = Traces { id: self.agent.id.clone(), shim: self.shim()?, leader };
+        // Asked last: what was read before is then this agent's, and not that of a new one of the same name.
+        if !self.is_there()? {
+            return Ok(Vec::new());
+        }
         let table = Table::read().map_err(|error| table_error(&self.agent.name, error))?;
         Ok(table.members(&traces))
     }
