@@ -55,7 +55,7 @@ impl Command {
 /// Carries out `command`. The exit code is that of the command which `exec` ran, else 0.
 pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
     match command {
-        Command::Demo(arguments) => demo::run(&arguments, context).await?,
+        Command::Demo(arguments) => return demo::run(&arguments, context).await,
         Command::Start(arguments) => start::run(arguments, context).await?,
         Command::Stop(arguments) => stop::run(&arguments, context).await?,
         Command::Restart(arguments) => restart::run(&arguments, context).await?,

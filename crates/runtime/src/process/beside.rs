@@ -19,8 +19,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::becoming::cannot_execute;
+use super::ending::is_running;
 use super::environment;
-use super::record::AgentRecord;
+use super::folder::Folder;
+use super::processes::not_running;
+use super::record::{AgentRecord, Left};
 use super::table::MARK;
 use crate::{Attached, ErrorKind, ExecRequest, LogStream, Output, RuntimeError};
 
@@ -58,7 +61,7 @@ impl Beside {
     }
 
     /// Runs it on pipes.
-    pub(super) fn run(&self, with_input: bool) -> Result<Attached, RuntimeError> {
+    pub(super) fn run(&self, folder: &Folder, with_input: bool) -> Result<Attached, RuntimeError> {
         let (program, arguments) = self.command.split_first().expect("an empty command was refused");
         let mut command = Command::new(program);
         command.args(arguments).env_clear().envs(self.env.iter().map(|(name, value)| (name, value)));
@@ -67,6 +70,7 @@ impl Beside {
         command.stdin(if with_input { Stdio::piped() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| command_error(program, &error))?;
+        confirm(folder, &mut child)?;
 
         let ended = CancellationToken::new();
         let (sender, output) = channel();
@@ -77,6 +81,20 @@ impl Beside {
         let input = child.stdin.take().map(|stdin| write_to(stdin, ended.clone()));
         Ok(Attached { output: stream(output), input, resize: None, exit: exit_of(child, ended) })
     }
+}
+
+/// Ends the command again if the agent has ended meanwhile, so that nothing runs beside what is gone.
+pub(super) fn confirm(folder: &Folder, child: &mut Child) -> Result<(), RuntimeError> {
+    let is_wanted = || -> Result<bool, RuntimeError> {
+        let may_come = folder.exited()?.is_none_or(|exited| exited.left == Left::Descendants);
+        Ok(may_come && is_running(folder.life()?.as_ref()))
+    };
+    let outcome =
+        is_wanted().and_then(|is_wanted| is_wanted.then_some(()).ok_or_else(|| not_running(folder)));
+    outcome.inspect_err(|_| {
+        // It can only fail for a command that has ended by itself.
+        let _has_ended = child.start_kill();
+    })
 }
 
 /// The pieces that [`read`] sends.

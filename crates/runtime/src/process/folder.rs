@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 
 use super::Identity;
-use super::record::{self, AgentRecord, ExitRecord, StartRecord, file_error};
-use super::table::{Table, Traces};
+use super::record::{self, AgentRecord, ExitRecord, Left, StartRecord, file_error};
+use super::table::{self, Traces};
 use crate::{ErrorKind, RuntimeError};
 
 const MAKING: &str = ".new-";
@@ -135,8 +135,8 @@ impl Folder {
             return Ok(None);
         }
         let Some(started) = self.started()? else { return Ok(Some(Life::Created)) };
-        let exited: Option<ExitRecord> = record::read(&self.file("exited.json"))?;
-        if let Some(exited) = exited.clone().filter(|exited| exited.complete) {
+        let exited = self.exited()?;
+        if let Some(exited) = exited.clone().filter(|exited| exited.left == Left::Nothing) {
             return Ok(Some(Life::Ended(exited)));
         }
         self.life_without_shim(started, exited).map(Some)
@@ -149,8 +149,7 @@ impl Folder {
         exited: Option<ExitRecord>,
     ) -> Result<Life, RuntimeError> {
         let leader_lives = started.leader.is_alive().map_err(|error| table_error(&self.agent.name, error))?;
-        // A process that is forked while the table is read can be missed once, hardly twice.
-        if leader_lives || !self.members()?.is_empty() || !self.members()?.is_empty() {
+        if leader_lives || !self.members()?.is_empty() {
             let watched = leader_lives.then_some(started.leader);
             return Ok(Life::Running { since: Some(started.at), watched });
         }
@@ -158,9 +157,9 @@ impl Folder {
             code: None,
             at: None,
             detail: Some("its shim was killed, or the host restarted, so the exit code is not known".into()),
-            complete: true,
+            left: Left::Nothing,
         };
-        let exited = exited.map_or_else(unseen, |exited| ExitRecord { complete: true, ..exited });
+        let exited = exited.map_or_else(unseen, |exited| ExitRecord { left: Left::Nothing, ..exited });
         // Only so that the table need not be read again next time.
         if let Err(error) = record::write(&self.file("exited.json"), &exited) {
             tracing::debug!(agent = self.agent.name, %error, "cannot note that a process agent is gone");
@@ -176,8 +175,7 @@ impl Folder {
         if !self.is_there()? {
             return Ok(Vec::new());
         }
-        let table = Table::read().map_err(|error| table_error(&self.agent.name, error))?;
-        Ok(table.members(&traces))
+        table::members(&traces).map_err(|error| table_error(&self.agent.name, error))
     }
 
     /// Which process the shim is, or was.
@@ -188,6 +186,11 @@ impl Folder {
     /// Which process the command is, or was; none if it was never started.
     pub(super) fn started(&self) -> Result<Option<StartRecord>, RuntimeError> {
         record::read(&self.file("started.json"))
+    }
+
+    /// How the command ended, as far as that is known; none while it runs.
+    pub(super) fn exited(&self) -> Result<Option<ExitRecord>, RuntimeError> {
+        record::read(&self.file("exited.json"))
     }
 
     /// The lock, held; none while someone else holds it, or if this agent's folder is gone.

@@ -14,7 +14,7 @@
 //!     log               what the command wrote, both streams in order; not bounded
 //!     shim.json         which process the shim is
 //!     started.json      which process the command is, and since when
-//!     exited.json       how it ended; `complete` once nothing of it is left
+//!     exited.json       how it ended, and what of it is left since
 //!     shim.log          what a shim complained of, normally empty
 //!   .new-*, .gone-*     folders in the making and in removal; swept once they are a minute old
 //! ```
@@ -36,7 +36,7 @@
 //!    free, either `started.json` is there or nothing runs and nothing will.
 //! 4. The shim adopts whatever the command daemonises (it is a child subreaper), waits until nothing of it is left, and
 //!    lets go of the lock only by ending. A broker that finds the lock held knows that the agent runs.
-//! 5. If the shim was killed, the lock is free though `started.json` is there and no complete `exited.json`. Then the
+//! 5. If the shim was killed, the lock is free though `started.json` is there and no `exited.json` says that nothing is left. Then the
 //!    host's process table is read (module `table`): what belongs to the agent is told by the leader's identity, its
 //!    session, descent, and the variable `BERTHOLD_PROCESS`, which holds the agent's id and is inherited by all of them.
 //!    The exit code is lost.

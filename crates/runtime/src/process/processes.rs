@@ -205,17 +205,25 @@ impl Runtime for Processes {
 
     async fn exec(&self, id: &str, request: &ExecRequest) -> Result<Attached, RuntimeError> {
         let folder = self.existing(id).await?;
-        if !ending::is_running(ending::look(&folder).await?.as_ref()) {
-            let message = format!("{} does not run", folder.agent.name);
-            return Err(RuntimeError::new(ErrorKind::NotRunning, message));
-        }
-        check_variables(&request.env)?;
-        let beside = Beside::new(&folder.agent, request)?;
-        match request.terminal {
-            None => beside.run(request.stdin),
-            Some(size) => terminal::run(&self.shim, &folder, beside, request.stdin, size),
-        }
+        let (shim, request) = (self.shim.clone(), request.clone());
+        blocking(move || {
+            if !ending::is_running(folder.life()?.as_ref()) {
+                return Err(not_running(&folder));
+            }
+            check_variables(&request.env)?;
+            let beside = Beside::new(&folder.agent, &request)?;
+            match request.terminal {
+                None => beside.run(&folder, request.stdin),
+                Some(size) => terminal::run(&shim, &folder, beside, request.stdin, size),
+            }
+        })
+        .await
     }
+}
+
+/// The error for an agent that would have to run.
+pub(super) fn not_running(folder: &Folder) -> RuntimeError {
+    RuntimeError::new(ErrorKind::NotRunning, format!("{} does not run", folder.agent.name))
 }
 
 /// What the specification means here, or why it cannot be done.

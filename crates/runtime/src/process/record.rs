@@ -50,8 +50,19 @@ pub(super) struct ExitRecord {
     pub(super) code: Option<i64>,
     pub(super) at: Option<Timestamp>,
     pub(super) detail: Option<String>,
-    /// Whether nothing of the agent is left; else only the command itself has ended.
-    pub(super) complete: bool,
+    pub(super) left: Left,
+}
+
+/// What is left of an agent whose command has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Left {
+    /// What the command started.
+    Descendants,
+    /// At most commands that were run beside it. They are being ended, and no others may come.
+    CommandsBeside,
+    /// Nothing.
+    Nothing,
 }
 
 /// Reads a record; none if there is no such file.

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::Identity;
 use super::becoming;
 use super::folder::Folder;
-use super::record::{self, ExitRecord};
-use super::table::{MARK, Table, Traces};
+use super::record::{self, ExitRecord, Left};
+use super::table::{self, MARK, Traces};
 use crate::ErrorKind;
 
 /// Says what a process that is called as a shim is to be; unset for the shim itself, whose environment is empty.
@@ -145,7 +145,7 @@ fn start(directory: &Path) -> Result<(Folder, Child, File), Report> {
     record::write(&folder.file("shim.json"), &shim).map_err(failed("writing shim.json"))?;
     let mut command = this_program().map_err(failed("finding this program"))?;
     command.env(STEP, becoming::COMMAND).env(MARK, &folder.agent.id);
-    command.stdin(lock.try_clone().map_err(failed("handing the lock on"))?).stdout(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(failed("starting this program once more"))?;
 
     // Ends when the command has replaced the child, or when the child has ended.
@@ -162,7 +162,7 @@ fn start(directory: &Path) -> Result<(Folder, Child, File), Report> {
         code: Some(failure.reason.code().into()),
         at: Some(Timestamp::now()),
         detail: Some(failure.message.clone()),
-        complete: true,
+        left: Left::Nothing,
     };
     if folder.file("started.json").exists() {
         record::write(&folder.file("exited.json"), &exited).map_err(failed("writing exited.json"))?;
@@ -211,13 +211,13 @@ fn report(outcome: &Report) {
 /// Waits until nothing of the agent is left, and writes down how the command ended.
 fn wait(folder: &Folder, child: &Child) -> ExitCode {
     let leader = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let mut exited = ExitRecord { code: None, at: None, detail: None, complete: false };
+    let mut exited = ExitRecord { code: None, at: None, detail: None, left: Left::Descendants };
     let mut options = WaitOptions::empty();
     loop {
         match rustix::process::wait(options) {
             Ok(Some((pid, status))) if Some(pid) == leader => {
                 exited = ExitRecord { at: Some(Timestamp::now()), ..ended(status) };
-                // If nothing else is left, one record will do.
+                // Only if something else is left need it be noted now.
                 options = WaitOptions::NOHANG;
             }
             Ok(None) => {
@@ -232,8 +232,12 @@ fn wait(folder: &Folder, child: &Child) -> ExitCode {
             }
         }
     }
+    // Noted before the search: who starts a command beside the agent looks for this note afterwards, so that the command
+    // is either found by the search or ended by who started it.
+    exited.left = Left::CommandsBeside;
+    note(folder, &exited);
     end_commands_beside(&folder.agent.id);
-    note(folder, &ExitRecord { at: Some(Timestamp::now()), complete: true, ..exited });
+    note(folder, &ExitRecord { at: Some(Timestamp::now()), left: Left::Nothing, ..exited });
     ExitCode::SUCCESS
 }
 
@@ -243,7 +247,7 @@ fn ended(status: WaitStatus) -> ExitRecord {
         code: signal.map(|signal| 128 + i64::from(signal)).or(status.exit_status().map(i64::from)),
         at: None,
         detail: signal.map(|signal| format!("ended by signal {signal}")),
-        complete: false,
+        left: Left::Descendants,
     }
 }
 
@@ -252,8 +256,7 @@ fn end_commands_beside(id: &str) {
     let traces = Traces { id: id.to_owned(), shim: None, leader: None };
     let deadline = Instant::now() + LOCK_PATIENCE;
     while Instant::now() < deadline {
-        let members = Table::read().map(|table| table.members(&traces));
-        match members {
+        match table::members(&traces) {
             Ok(members) if members.is_empty() => return,
             Ok(members) => {
                 for member in members {

@@ -29,7 +29,7 @@ pub(super) struct Process {
 }
 
 /// All processes at about one moment; one that is forked meanwhile may be missing.
-pub(super) struct Table {
+struct Table {
     boot_id: String,
     processes: BTreeMap<u32, Process>,
 }
@@ -45,17 +45,24 @@ pub(super) struct Traces {
     pub(super) leader: Option<Identity>,
 }
 
+/// The living processes of an agent, without its shim and without the caller.
+pub(super) fn members(traces: &Traces) -> io::Result<Vec<Identity>> {
+    let mark = format!("{MARK}={}", traces.id);
+    let find = || {
+        let table = Table::read()?;
+        Ok(table.members_by(traces, std::process::id(), |pid| system::has_variable(pid, &mark)))
+    };
+    // A process that is forked while the table is read can be missed once, hardly twice.
+    match find() {
+        Ok(members) if members.is_empty() => find(),
+        found => found,
+    }
+}
+
 impl Table {
-    /// Reads it.
-    pub(super) fn read() -> io::Result<Self> {
+    fn read() -> io::Result<Self> {
         let processes = system::processes()?.into_iter().map(|process| (process.pid, process)).collect();
         Ok(Self { boot_id: boot_id()?, processes })
-    }
-
-    /// The living processes of an agent, without its shim and without the caller.
-    pub(super) fn members(&self, traces: &Traces) -> Vec<Identity> {
-        let mark = format!("{MARK}={}", traces.id);
-        self.members_by(traces, std::process::id(), |pid| system::has_variable(pid, &mark))
     }
 
     fn members_by(&self, traces: &Traces, caller: u32, is_marked: impl Fn(u32) -> bool) -> Vec<Identity> {
@@ -73,7 +80,7 @@ impl Table {
             .filter(|process| {
                 (shim.is_some() && Some(process.parent) == shim)
                     || (session.is_some() && Some(process.session) == session)
-                    || is_marked(process.pid)
+                    || (!process.dead && is_marked(process.pid))
             })
             .map(|process| process.pid)
             .collect();

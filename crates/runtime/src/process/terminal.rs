@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ShimCommand;
 use super::becoming::TerminalRecord;
-use super::beside::{Beside, channel, exit_of, read, stream, write_to};
+use super::beside::{Beside, channel, confirm, exit_of, read, stream, write_to};
 use super::folder::Folder;
 use super::record;
 use super::shim::STEP;
@@ -46,7 +46,8 @@ pub(super) fn run(
         // It goes with the folder if this fails too; the first error is the one to tell.
         let _left_over = std::fs::remove_file(folder.file(&file));
     });
-    let child = child.map_err(failed)?;
+    let mut child = child.map_err(failed)?;
+    confirm(folder, &mut child)?;
 
     let ended = CancellationToken::new();
     let (reading, writing) = ends(&ours).map_err(failed)?;
