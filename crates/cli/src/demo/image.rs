@@ -1,195 +1,181 @@
-//! The image of the demo, made on the spot: this very program, and what it needs to run.
+//! The image of the demo, which an engine makes on the spot from this very program. No registry is asked.
 //!
-//! A program that is linked dynamically needs its loader and its libraries. Those that this process has mapped are the ones
-//! that it needs, and under the very same paths the same loader finds them again. No registry is asked.
+//! Its tag names its content: an image that is there already is used again, and one of another build never is. It goes with
+//! the last demo that uses it, since an engine keeps an image that a container still needs.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::hash::Hasher;
-use std::io;
-use std::path::{Path, PathBuf};
 
-use object::read::elf::{ElfFile64, ProgramHeader};
-use runtime::Runtime;
-use runtime::docker::{Docker, endpoint};
+use api::Code;
+use bytes::Bytes;
+use runtime::docker::{Docker, EngineEndpoint, Platform, endpoint};
+use runtime::{EngineInfo, ErrorKind, Runtime, RuntimeError};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
-/// Where the program is in the image.
-pub(super) const PROGRAM: &str = "/berthold";
+use super::root::{Root, RootError};
+use crate::error::CliError;
 
-/// An image that the engine has.
+/// The user who owns nothing.
+const NOBODY: &str = "65534:65534";
+
+/// Why the agents cannot run in containers.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ImageError {
+    /// The engine is not found, does not answer, or refuses.
+    #[error(transparent)]
+    Engine(#[from] RuntimeError),
+    /// What it publishes is not reached at this host.
+    #[error("the engine at {0} is on another host, where the demo's URLs would not lead to")]
+    Elsewhere(EngineEndpoint),
+    /// It runs programs of another kind.
+    #[error("the engine at {endpoint} runs programs of {engine}, and this one is of {own}")]
+    Foreign { endpoint: EngineEndpoint, engine: Platform, own: Platform },
+    /// There is nothing to put into an image.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The program itself is at fault.
+    #[error("BUG: a part of the demo broke off: {0}")]
+    Broken(#[from] JoinError),
+}
+
+impl From<ImageError> for CliError {
+    fn from(error: ImageError) -> Self {
+        let (code, hint) = match &error {
+            ImageError::Engine(engine) => {
+                let is_gone = engine.kind == ErrorKind::Unreachable;
+                (if is_gone { Code::RuntimeUnreachable } else { Code::RuntimeFailed }, engine.hint.clone())
+            }
+            ImageError::Broken(_) => (Code::Failed, None),
+            _ => (Code::Unsupported, None),
+        };
+        let hint = hint.unwrap_or_else(|| "`--runtime process` needs no engine".to_owned());
+        Self::failed(code, error.to_string()).with_hint(hint)
+    }
+}
+
+/// An image that an engine has, or can be given.
 pub(super) struct DemoImage {
     docker: Docker,
+    engine: EngineInfo,
     reference: String,
-    /// Whether it was there before, and is not the demo's to remove.
-    was_there: bool,
+    archive: Bytes,
+    changes: Vec<String>,
+    /// An import that is under way. It goes on when nobody waits for it any more, so that it can be waited for before
+    /// what it made is removed.
+    import: Option<JoinHandle<Result<(), RuntimeError>>>,
 }
 
 impl DemoImage {
-    /// Makes the image, or says why it cannot be made.
-    pub(super) async fn make(say: &impl Fn(&str)) -> Result<Self, String> {
-        if !cfg!(target_os = "linux") {
-            return Err("this program is not a Linux program, so it cannot run in a container".to_owned());
+    /// Looks for an engine at `host`, or where Docker's own command would, and puts together what it is to be given.
+    pub(super) async fn plan(host: Option<&str>) -> Result<Self, ImageError> {
+        let (docker, engine) = find_engine(host).await?;
+        if !docker.is_local() {
+            return Err(ImageError::Elsewhere(docker.endpoint().clone()));
         }
-        let docker = connect().await?;
-        let failed = |error: io::Error| format!("the demo's image cannot be made: {error}");
-        let files = Files::of_this_program().map_err(failed)?;
-        let archive = files.archive().map_err(failed)?;
-        let reference = format!("localhost/berthold-demo:{}-{}", env!("CARGO_PKG_VERSION"), digest(&archive));
-        let was_there = docker.has_image(&reference).await.map_err(|error| error.to_string())?;
-        if !was_there {
-            let size = archive.len() / 1_000_000;
-            say(&format!("making an image of {size} MB from this program; nothing is pulled"));
-            let changes = [format!("CMD [\"{PROGRAM}\", \"--version\"]")];
-            docker
-                .import_image(&reference, &changes, archive.into())
-                .await
-                .map_err(|error| error.to_string())?;
+        let own = Platform::own();
+        if let Some(platform) = docker.platform().await?
+            && platform != own
+        {
+            return Err(ImageError::Foreign { endpoint: docker.endpoint().clone(), engine: platform, own });
         }
-        Ok(Self { docker, reference, was_there })
+        let (archive, library_path) = spawn_blocking(|| {
+            let root = Root::of_this_program()?;
+            Ok::<_, RootError>((root.archive()?, root.library_path()))
+        })
+        .await??;
+        let mut changes = vec![format!("USER {NOBODY}")];
+        changes.extend(library_path.map(|path| format!("ENV LD_LIBRARY_PATH=\"{path}\"")));
+        let reference = reference(&archive, &changes);
+        Ok(Self { docker, engine, reference, archive: archive.into(), changes, import: None })
     }
 
+    /// The engine that has it, or will.
+    pub(super) fn engine(&self) -> &EngineInfo {
+        &self.engine
+    }
+
+    /// Its name with its tag.
     pub(super) fn reference(&self) -> &str {
         &self.reference
     }
 
-    /// Takes the image away again. That it cannot be is no reason for the demo to fail.
-    pub(super) async fn remove(self) {
-        if !self.was_there
-            && let Err(error) = self.docker.remove_image(&self.reference).await
-        {
-            tracing::warn!(%error, "the demo's image stays");
+    /// How large it is.
+    pub(super) fn bytes(&self) -> usize {
+        self.archive.len()
+    }
+
+    /// Sees to it that the engine has it; tells whether it had to be made.
+    pub(super) async fn make(&mut self) -> Result<bool, ImageError> {
+        if self.docker.has_image(&self.reference).await? {
+            return Ok(false);
         }
+        let (docker, reference) = (self.docker.clone(), self.reference.clone());
+        let (changes, archive) = (self.changes.clone(), self.archive.clone());
+        let import = tokio::spawn(async move { docker.import_image(&reference, &changes, archive).await });
+        let result = self.import.insert(import).await;
+        self.import = None;
+        result??;
+        Ok(true)
+    }
+
+    /// Takes it away again.
+    pub(super) async fn remove(&mut self) -> Result<(), ImageError> {
+        if let Some(import) = self.import.take() {
+            // Whatever came of it, nothing is left of it after this.
+            drop(import.await);
+        }
+        Ok(self.docker.remove_image(&self.reference).await?)
     }
 }
 
-async fn connect() -> Result<Docker, String> {
+/// The first engine that answers.
+async fn find_engine(host: Option<&str>) -> Result<(Docker, EngineInfo), RuntimeError> {
     let variable = |name: &str| std::env::var(name).ok();
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    let candidates = endpoint::find(None, &variable, home.as_deref()).map_err(|error| error.to_string())?;
-    let Some(endpoint) = candidates.first() else { return Err("no Docker socket was found".to_owned()) };
-    let docker = Docker::connect("docker", endpoint).map_err(|error| error.to_string())?;
-    docker.engine().await.map_err(|error| error.to_string())?;
-    Ok(docker)
+    let home = std::env::home_dir();
+    let mut failure = None;
+    for endpoint in endpoint::find(host, &variable, home.as_deref())? {
+        let docker = Docker::connect("docker", &endpoint)?;
+        match docker.engine().await {
+            Ok(engine) => return Ok((docker, engine)),
+            // What is wrong with the best candidate is told.
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    Err(failure.unwrap_or_else(|| {
+        RuntimeError::new(ErrorKind::Unreachable, "no socket of a Docker engine was found")
+            .hint("install or start Docker, or set DOCKER_HOST")
+    }))
 }
 
-/// Not a secret, only a name that changes with the content.
-fn digest(archive: &[u8]) -> String {
+fn reference(archive: &[u8], changes: &[String]) -> String {
+    // No secret, only a name: whoever can give the engine another image of that name can do anything with it.
     let mut hasher = DefaultHasher::new();
     hasher.write(archive);
-    format!("{:08x}", hasher.finish() >> 32)
-}
-
-/// What goes into the image: paths inside, and the files on this host.
-struct Files(BTreeMap<PathBuf, PathBuf>);
-
-impl Files {
-    fn of_this_program() -> io::Result<Self> {
-        let program = fs::canonicalize("/proc/self/exe")?;
-        let mut files = BTreeMap::from([(PathBuf::from(PROGRAM), program.clone())]);
-        if let Some(loader) = loader(&fs::read(&program)?) {
-            files.insert(loader.clone(), fs::canonicalize(loader)?);
-            for library in mapped_libraries(&fs::read_to_string("/proc/self/maps")?) {
-                if library != program {
-                    files.insert(library.clone(), library);
-                }
-            }
-        }
-        Ok(Self(files))
-    }
-
-    /// A tar archive of them, with the directories above. The same files give the same archive.
-    fn archive(&self) -> io::Result<Vec<u8>> {
-        let mut builder = tar::Builder::new(Vec::new());
-        let mut directories = BTreeSet::from([PathBuf::from("/tmp")]);
-        for path in self.0.keys() {
-            directories.extend(
-                path.ancestors().skip(1).filter(|above| above.parent().is_some()).map(Path::to_owned),
-            );
-        }
-        for directory in &directories {
-            let mode = if directory == Path::new("/tmp") { 0o1777 } else { 0o755 };
-            let mut header = header(tar::EntryType::Directory, mode, 0);
-            builder.append_data(&mut header, inside(directory), io::empty())?;
-        }
-        for (path, source) in &self.0 {
-            let bytes = fs::read(source)?;
-            let mut header = header(tar::EntryType::Regular, 0o755, bytes.len());
-            builder.append_data(&mut header, inside(path), bytes.as_slice())?;
-        }
-        builder.into_inner()
-    }
-}
-
-fn inside(path: &Path) -> &Path {
-    path.strip_prefix("/").unwrap_or(path)
-}
-
-fn header(kind: tar::EntryType, mode: u32, size: usize) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(kind);
-    header.set_mode(mode);
-    header.set_size(u64::try_from(size).unwrap_or(u64::MAX));
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header
-}
-
-/// The path of the program's loader (elf(5), PT_INTERP); none for a static program.
-fn loader(program: &[u8]) -> Option<PathBuf> {
-    let file = ElfFile64::<object::Endianness>::parse(program).ok()?;
-    let endian = file.endian();
-    let segments = file.elf_program_headers().iter();
-    let interpreter =
-        segments.filter_map(|segment| segment.interpreter(endian, program).ok().flatten()).next()?;
-    Some(PathBuf::from(std::str::from_utf8(interpreter).ok()?))
-}
-
-/// The files that this process has mapped to run code from (proc_pid_maps(5)).
-fn mapped_libraries(maps: &str) -> BTreeSet<PathBuf> {
-    maps.lines()
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let is_code = fields.get(1).is_some_and(|rights| rights.contains('x'));
-            fields.get(5).filter(|path| is_code && path.starts_with('/')).map(PathBuf::from)
-        })
-        .collect()
+    changes.iter().for_each(|change| hasher.write(change.as_bytes()));
+    format!("localhost/berthold-demo:{}-{:012x}", env!("CARGO_PKG_VERSION"), hasher.finish() >> 16)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
 
     #[test]
-    fn the_libraries_are_read_from_the_map() {
-        let maps = "\
-55d0-55d1 r-xp 00001000 fe:00 12 /usr/bin/x
-7f00-7f01 r-xp 00028000 fe:00 34 /usr/lib/x86_64-linux-gnu/libc.so.6
-7f02-7f03 rw-p 00028000 fe:00 34 /usr/lib/x86_64-linux-gnu/libdata.so.6
-7f04-7f05 r-xp 00000000 00:00 0  [vdso]
-7f06-7f07 r-xp 00000000 00:00 0
-";
-        let found = mapped_libraries(maps);
-        assert_eq!(found, ["/usr/bin/x", "/usr/lib/x86_64-linux-gnu/libc.so.6"].map(PathBuf::from).into());
+    fn the_tag_changes_with_the_content() {
+        let user = vec!["USER 1".to_owned()];
+        let first = reference(b"one", &user);
+        assert_eq!(first, reference(b"one", &user));
+        assert_ne!(first, reference(b"two", &user));
+        assert_ne!(first, reference(b"one", &[]));
+        let prefix = concat!("localhost/berthold-demo:", env!("CARGO_PKG_VERSION"), "-");
+        assert_eq!(first.strip_prefix(prefix).map(str::len), Some(12));
     }
 
-    /// What is in the archive is all that the program needs: it runs with that as its whole world.
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn this_program_runs_in_what_was_made() {
-        let files = Files::of_this_program().unwrap();
-        let archive = files.archive().unwrap();
-        assert!(archive == files.archive().unwrap(), "the same files give the same archive");
-        let root = tempfile::tempdir().unwrap();
-        tar::Archive::new(archive.as_slice()).unpack(root.path()).unwrap();
-        assert!(root.path().join("berthold").exists());
-        // Changing the root takes rights that not every one who runs tests has.
-        if rustix::process::geteuid().is_root() {
-            let output = Command::new("chroot").arg(root.path()).args([PROGRAM, "--list"]).output().unwrap();
-            assert!(output.status.success(), "{output:?}");
-        }
+    #[tokio::test]
+    async fn an_engine_that_is_not_there_says_what_to_do() {
+        let error: CliError =
+            DemoImage::plan(Some("unix:///nowhere/docker.sock")).await.map(drop).unwrap_err().into();
+        assert_eq!(error.code(), Code::RuntimeUnreachable);
+        insta::assert_snapshot!(error, @"docker cannot be reached: there is no unix:///nowhere/docker.sock");
+        assert!(error.body().hint.is_some_and(|hint| hint.contains("start it")));
     }
 }

@@ -1,38 +1,60 @@
-//! `berthold demo`: the main job in one go.
+//! `berthold demo`: the main job in one go, with nothing but this program and, if there is one, a container engine.
 //!
-//! A broker of its own in a scratch home, two agents with real web servers, their URLs fetched and shown. All is the real
-//! thing: the broker is this program as `serve`, the agents are what anyone would start. Whatever fails at whichever step,
-//! what was started is ended and the home is removed, unless it is to be kept.
+//! All is the real thing: the broker is this program as `serve` in a scratch home, and the agents are started through its
+//! API as anyone would. Their program is this one again, with a hidden role (`server`).
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `ports` | finds a range for the pool |
+//! | `scratch` | the home and the broker, and the end of both |
+//! | `image`, `root` | the image, and the files in it |
+//! | `server`, `page` | the agents' web server, and what it shows |
+//! | `fetch` | fetches a page as a browser would |
+//! | `report` | what was seen |
+//!
+//! Whatever fails at whichever step, and when a signal comes, what was started is ended and the home removed, unless all is
+//! to be kept. If the demo itself is killed, its broker and agents go on; `berthold delete --all` in its home, which then is
+//! still there, ends them.
 
+mod fetch;
 mod image;
+mod page;
+mod ports;
+mod report;
+mod root;
 mod scratch;
 pub(crate) mod server;
 
-use std::fmt::Write;
+use std::env;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use api::{Agent, Code, StartRequest, StopRequest};
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use api::{Agent, Code, StartRequest};
+use pool::PortRange;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::context::Context;
 use crate::error::CliError;
-use crate::table::{Field, Table};
+use crate::output::Output;
+use fetch::fetch;
 use image::DemoImage;
+use report::{Answer, Document, Report};
 use scratch::Scratch;
 
 const AGENTS: [&str; 2] = ["ada", "bert"];
 const PROJECT: &str = "default";
+const PORTS_PER_AGENT: u16 = 2;
+const ENDED: &str = "
+All is ended, the ports are free again, and nothing is left behind.
+`demo --keep` leaves it running, so that you can open the pages.";
 /// How long an agent's server may take until it answers.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// See it at work: two agents, each with ports of its own
 ///
 /// Starts a broker in a scratch home and two agents whose web servers listen on the ports that they were given, fetches all
 /// their URLs, shows who has which port, and cleans up. The agents run on Docker if it answers, in an image that is made on the
-/// spot, and as plain processes otherwise. Nothing is pulled, and nothing is left behind.
+/// spot from this very program, and as plain processes otherwise. Nothing is pulled, and nothing is left behind.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -43,189 +65,243 @@ pub(crate) struct Arguments {
     /// Leave broker and agents running, and say how to end them
     #[arg(long)]
     keep: bool,
-    /// What runs the agents; Docker if it answers, else plain processes
-    #[arg(long, value_name = "NAME", value_parser = ["docker", "process"])]
+    /// What runs the agents: docker or process [Docker if it answers, else plain processes]
+    #[arg(long, value_name = "NAME", value_parser = ["docker", "process"], hide_possible_values = true)]
     runtime: Option<String>,
 }
 
-/// What was seen behind one port of an agent.
-struct Answer {
-    agent: String,
-    label: String,
-    port: u16,
-    url: String,
-    bytes: usize,
+/// What the agents run in.
+enum Place {
+    /// Containers of an engine, of the image that the scratch home holds.
+    Docker,
+    /// Plain processes, and why that is, where it was not asked for.
+    Processes(Option<String>),
 }
 
-/// Runs it.
-pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<(), CliError> {
-    let mut scratch = Scratch::new()?;
+/// Carries it out. The exit code is 0, or that of the signal which ended it.
+pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, CliError> {
+    let output = &context.output;
+    let mut signals =
+        Signals::listen().map_err(|source| CliError::io("signals cannot be waited for", source))?;
+    let mut scratch = Scratch::new(range_of_other_broker(context).await)?;
+    // What is given up half-way is made good below.
     let result = tokio::select! {
-        result = show(arguments, context, &mut scratch) => result,
-        interrupted = tokio::signal::ctrl_c() => Err(match interrupted {
-            Ok(()) => CliError::failed(Code::Failed, "the demo was interrupted"),
-            Err(source) => CliError::io("signals cannot be waited for", source),
-        }),
+        result = perform(arguments, context, &mut scratch) => result.map_err(|error| (error, None)),
+        number = signals.next() => {
+            Err((CliError::failed(Code::Failed, "the demo was interrupted"), Some(number)))
+        }
     };
+    // With `--json` the one document is written when nothing can fail any more.
+    let result = result.and_then(|report| match output.is_json() {
+        true => Ok(report),
+        false => output.print(&report.text(output.width())).map(|()| report).map_err(|error| (error, None)),
+    });
     match result {
-        Ok(()) if arguments.keep => {
-            context.output.say(&scratch.keep());
-            Ok(())
+        Ok(report) if arguments.keep => {
+            output.say(&format!("\nAll of it goes on running. {}", scratch.keep()));
+            print_document(report, output)?;
         }
-        Ok(()) => {
-            scratch.clean_up().await?;
-            context.output.say("All ports are free again, and nothing is left behind.");
-            Ok(())
+        Ok(report) => {
+            clean_up(&mut scratch, &mut signals, output).await?;
+            output.say(ENDED);
+            print_document(report, output)?;
         }
-        Err(error) => {
+        Err((error, number)) => {
             let log = scratch.log_tail();
-            if !log.is_empty() {
-                context.output.say(&format!("the last lines of the broker's log:\n{log}"));
+            if number.is_none() && !log.is_empty() && !matches!(error, CliError::BrokenPipe) {
+                output.say(&format!("the last lines of the broker's log:\n{log}"));
             }
-            // The first failure is the one that is told.
-            if let Err(error) = scratch.clean_up().await {
-                context.output.warn(&format!("not all was cleaned up: {error}"));
+            // The first failure is the one that ends the command.
+            if let Err(error) = clean_up(&mut scratch, &mut signals, output).await {
+                output.warn(&error.body().message);
+                error.body().hint.iter().for_each(|hint| output.say(hint));
             }
-            Err(error)
+            let Some(number) = number else { return Err(error) };
+            error.show(output);
+            return Ok(ExitCode::from(128 + number));
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn show(arguments: &Arguments, context: &Context, scratch: &mut Scratch) -> Result<(), CliError> {
+fn print_document(report: Report, output: &Output) -> Result<(), CliError> {
+    if output.is_json() { output.document(&Document { demo: report }) } else { Ok(()) }
+}
+
+async fn clean_up(scratch: &mut Scratch, signals: &mut Signals, output: &Output) -> Result<(), CliError> {
+    let stays = tokio::select! {
+        result = scratch.clean_up() => result?,
+        _ = signals.next() => {
+            let interrupted = CliError::failed(Code::Failed, "the demo was interrupted while it cleaned up");
+            return Err(interrupted.with_hint(scratch.keep()));
+        }
+    };
+    stays.iter().for_each(|stays| output.warn(stays));
+    Ok(())
+}
+
+/// The range of the broker that this user has apart from the demo, if one runs. Its agents may have ports on which they do not
+/// listen yet, so that they cannot be seen.
+async fn range_of_other_broker(context: &Context) -> Option<PortRange> {
+    let client = context.client_as_it_is().ok()?;
+    client.ready().await.ok()?;
+    client.pool(false).await.ok()?.range.parse().ok()
+}
+
+/// All of the demo but its end.
+async fn perform(
+    arguments: &Arguments,
+    context: &Context,
+    scratch: &mut Scratch,
+) -> Result<Report, CliError> {
     let say = |text: &str| context.output.say(&format!("· {text}"));
+    let mut place = choose(arguments, context, scratch, &say).await?;
     scratch.start_broker().await?;
     say(&format!("a broker runs in {}, with the ports {}", scratch.home().display(), scratch.range()));
 
-    let agents = match arguments.runtime.as_deref() {
-        Some("process") => start_agents(scratch, None, &say).await?,
-        Some(_) => {
-            let image =
-                DemoImage::make(&say).await.map_err(|why| CliError::failed(Code::RuntimeUnreachable, why))?;
-            start_agents(scratch, Some(image), &say).await?
-        }
-        None => match DemoImage::make(&say).await {
-            Ok(image) => match start_agents(scratch, Some(image), &say).await {
-                Ok(agents) => agents,
-                Err(error) => {
-                    say(&format!(
-                        "Docker answers but cannot run the agents ({error}), so they run as plain processes"
-                    ));
-                    scratch.delete_agents().await?;
-                    start_agents(scratch, None, &say).await?
-                }
-            },
-            Err(why) => {
-                say(&format!("{why}, so the agents run as plain processes"));
-                start_agents(scratch, None, &say).await?
-            }
-        },
-    };
+    let mut started = start_agents(scratch, &place, &say).await;
+    if let Err(error) = &started
+        && arguments.runtime.is_none()
+        && matches!(place, Place::Docker)
+    {
+        let reason = format!("Docker answers but does not run the agents ({})", error.body().message);
+        say(&format!("{reason}, so they run as plain processes"));
+        scratch.delete_agents().await?;
+        place = Place::Processes(Some(reason));
+        started = start_agents(scratch, &place, &say).await;
+    }
+    let agents = started?;
+    report::check_ports(&agents)?;
 
     let mut answers = Vec::new();
     for agent in &agents {
-        for (label, port) in &agent.ports {
-            let url = agent.urls.get(label).cloned().unwrap_or_default();
-            let body = fetch(*port).await.map_err(|why| {
-                CliError::failed(Code::StartFailed, format!("{url} of {} does not answer: {why}", agent.name))
+        for ((label, port), url) in agent.ports.iter().zip(agent.urls.values()) {
+            let fetched = fetch(url, PATIENCE).await.map_err(|error| {
+                let message = format!("{url} of {} does not answer: {error}", agent.name);
+                CliError::failed(Code::StartFailed, message)
             })?;
-            let bytes = body.len();
-            answers.push(Answer {
-                agent: agent.name.clone(),
-                label: label.to_string(),
-                port: *port,
-                url,
-                bytes,
-            });
+            answers.push(Answer::new(agent, label, *port, url, fetched)?);
         }
     }
-    say(&format!("fetched {} URLs from this host", answers.len()));
-    if context.output.is_json() {
-        return context.output.document(&document(scratch, &agents, &answers));
+    say(&format!("all {} URLs answer on this host, each with the page of its agent\n", answers.len()));
+
+    let (runtime, reason) = match place {
+        Place::Docker => ("docker", None),
+        Place::Processes(reason) => ("process", reason),
+    };
+    let pool = scratch.client().pool(false).await?;
+    let home = scratch.home().display().to_string();
+    Ok(Report { runtime, reason, home, kept: arguments.keep, agents, answers, pool })
+}
+
+/// Decides what the agents run in, and prepares it.
+async fn choose(
+    arguments: &Arguments,
+    context: &Context,
+    scratch: &mut Scratch,
+    say: &impl Fn(&str),
+) -> Result<Place, CliError> {
+    if arguments.runtime.as_deref() == Some("process") {
+        scratch.write_settings(None)?;
+        return Ok(Place::Processes(None));
     }
-    context.output.print(&table(&agents, &answers, context.output.width()))
+    // The engine that a person has named in the settings is the one that is meant. Settings that are wrong are not the demo's
+    // concern: it has its own.
+    let host = context.load_settings(Vec::new()).ok().and_then(|it| it.settings.runtimes.docker.host);
+    let made = async {
+        let image = scratch.hold(DemoImage::plan(host.as_deref()).await?);
+        let is_new = image.make().await?;
+        let engine = image.engine();
+        say(&format!("Docker {} answers at {}", engine.version, engine.endpoint));
+        let (reference, megabytes) = (image.reference(), image.bytes() / 1_000_000);
+        match is_new {
+            true => say(&format!(
+                "the image {reference} ({megabytes} MB) is made of this program; nothing is pulled"
+            )),
+            false => say(&format!("the image {reference} is there already")),
+        }
+        let endpoint = engine.endpoint.clone();
+        scratch.write_settings(Some(&endpoint))
+    };
+    match made.await {
+        Ok(()) => Ok(Place::Docker),
+        Err(error) if arguments.runtime.is_some() => Err(error),
+        Err(error) => {
+            let reason = error.body().message;
+            say(&format!("{reason}, so the agents run as plain processes"));
+            scratch.write_settings(None)?;
+            Ok(Place::Processes(Some(reason)))
+        }
+    }
 }
 
 async fn start_agents(
     scratch: &mut Scratch,
-    image: Option<DemoImage>,
+    place: &Place,
     say: &impl Fn(&str),
 ) -> Result<Vec<Agent>, CliError> {
-    let program = std::env::current_exe()
-        .map_err(|source| CliError::io("this very program cannot be found", source))?;
-    let (runtime, reference, program) = match &image {
-        Some(image) => ("docker", Some(image.reference().to_owned()), image::PROGRAM.to_owned()),
-        None => ("process", None, program.display().to_string()),
-    };
-    scratch.hold(image);
     let mut agents = Vec::new();
     for name in AGENTS {
-        let request = StartRequest {
-            runtime: Some(runtime.to_owned()),
-            image: reference.clone(),
-            command: vec![program.clone(), server::ROLE.to_owned()],
-            wait_ms: Some(u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX)),
-            ..StartRequest::default()
-        };
-        let (agent, _) = scratch.client().start(PROJECT, name, &request).await?;
+        let request = request(scratch, place)?;
+        let agent = scratch.start_agent(name, &request).await?;
         let ports: Vec<String> = agent.ports.values().map(ToString::to_string).collect();
-        let kind = if runtime == "docker" { "in a container" } else { "as a process" };
+        let kind = if matches!(place, Place::Docker) { "in a container" } else { "as a process" };
         say(&format!("{name} runs {kind}, with the ports {}", ports.join(" and ")));
         agents.push(agent);
     }
     Ok(agents)
 }
 
-/// The page behind a port of this host.
-async fn fetch(port: u16) -> Result<String, String> {
-    let conversation = async {
-        let mut stream = TcpStream::connect(("localhost", port)).await?;
-        let request = format!("GET / HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
-        Ok::<_, std::io::Error>(String::from_utf8_lossy(&answer).into_owned())
+fn request(scratch: &Scratch, place: &Place) -> Result<StartRequest, CliError> {
+    let request = StartRequest {
+        wait_ms: Some(u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX)),
+        ..StartRequest::default()
     };
-    let answer = timeout(PATIENCE, conversation).await.map_err(|_| "time is up".to_owned())?;
-    let answer = answer.map_err(|error| error.to_string())?;
-    match answer.split_once("\r\n\r\n") {
-        Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => Ok(body.to_owned()),
-        _ => Err(answer.lines().next().unwrap_or("an empty answer").to_owned()),
+    Ok(match place {
+        Place::Docker => StartRequest {
+            runtime: Some("docker".to_owned()),
+            image: scratch.image().map(|image| image.reference().to_owned()),
+            command: vec![root::PROGRAM.to_owned(), server::ROLE.to_owned()],
+            ..request
+        },
+        Place::Processes(_) => {
+            let program = env::current_exe()
+                .map_err(|source| CliError::io("this very program cannot be found", source))?;
+            // A process has no engine before it that would publish its ports on the loopback address alone.
+            let words = [&*program.to_string_lossy(), server::ROLE, "127.0.0.1"];
+            StartRequest {
+                runtime: Some("process".to_owned()),
+                command: words.map(str::to_owned).to_vec(),
+                ..request
+            }
+        }
+    })
+}
+
+/// The signals that ask for an end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
     }
-}
 
-fn table(agents: &[Agent], answers: &[Answer], width: Option<u16>) -> String {
-    let mut table = Table::new(&["AGENT", "RUNTIME", "PORT", "URL", "ANSWER"]).expendable(&["ANSWER"]);
-    for answer in answers {
-        let runtime =
-            agents.iter().find(|agent| agent.name == answer.agent).map(|agent| agent.runtime.as_str());
-        table.row([
-            Field::from(answer.agent.as_str()),
-            Field::from(runtime.unwrap_or_default()),
-            Field::from(format!("{} {}", answer.label, answer.port)),
-            Field::from(answer.url.as_str()),
-            Field::from(format!("200 OK, {} bytes", answer.bytes)),
-        ]);
+    /// The number of the next one.
+    async fn next(&mut self) -> u8 {
+        // All branches are cancel-safe (tokio says so of `recv`).
+        let kind = tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt(),
+            _ = self.terminate.recv() => SignalKind::terminate(),
+            _ = self.hang_up.recv() => SignalKind::hangup(),
+        };
+        u8::try_from(kind.as_raw_value()).unwrap_or(0)
     }
-    let mut text = String::from("\n");
-    // Writing to a string cannot fail.
-    writeln!(text, "{}", table.render(width).trim_end()).expect("a string takes all that is written");
-    text
-}
-
-fn document(scratch: &Scratch, agents: &[Agent], answers: &[Answer]) -> Value {
-    let answers: Vec<Value> = answers
-        .iter()
-        .map(|it| json!({ "agent": it.agent, "label": it.label, "port": it.port, "url": it.url, "bytes": it.bytes }))
-        .collect();
-    json!({ "demo": {
-        "home": scratch.home(),
-        "range": scratch.range(),
-        "agents": agents,
-        "answers": answers,
-    } })
-}
-
-/// Ends an agent at once: it is the demo's own.
-fn at_once() -> StopRequest {
-    StopRequest { timeout_ms: Some(2_000) }
 }

@@ -1,86 +1,103 @@
 //! The scratch home of the demo with its broker, and the way to be rid of both.
+//!
+//! The broker is a process of its own: this program as `serve`, in a session of its own, so that Ctrl-C reaches only the demo, which
+//! then ends everything in order: the agents, the broker, the image, the home. Only a broker can end agents of whatever runtime.
+//! So one that has died meanwhile is started once more, and if agents still could not be ended, broker and home stay.
 
+use std::env;
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use api::{Client, Code, Endpoint};
+use api::{Agent, Client, Code, Endpoint, StartRequest, StopRequest};
 use broker::Home;
+use pool::PortRange;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
 use super::image::DemoImage;
-use super::{AGENTS, PROJECT, at_once};
+use super::ports::{Claim, SIZE};
+use super::{AGENTS, PORTS_PER_AGENT, PROJECT};
 use crate::error::CliError;
+use crate::view;
 
-/// How many ports the demo's pool has.
-const PORTS: u16 = 20;
-/// Where the pool is looked for: numbers that are easily kept in mind first.
-const FIRST: u16 = 8000;
-const LAST: u16 = 30_000;
 /// How long the broker may take to come and to go.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it then has before it is ended by force.
+const GRACE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long an agent has to end by itself. The demo's own does so at once.
+const STOP_TIMEOUT: &str = "2s";
 const LOG_LINES: usize = 15;
 
 /// A home that goes with this value, and what runs in it.
 pub(super) struct Scratch {
     directory: Option<TempDir>,
-    path: PathBuf,
-    range: String,
+    home: Home,
+    ports: Claim,
     client: Client,
     broker: Option<Child>,
+    /// Whether an agent may be there.
+    has_agents: bool,
     image: Option<DemoImage>,
 }
 
 impl Scratch {
-    /// A home with settings, in which nothing runs yet.
-    pub(super) fn new() -> Result<Self, CliError> {
-        let failed = |source| CliError::io("no scratch home can be made", source);
-        let directory = tempfile::Builder::new().prefix("berthold-demo-").tempdir().map_err(failed)?;
-        let path = directory.path().to_owned();
-        let range = free_range().ok_or_else(|| {
-            CliError::failed(Code::Conflict, format!("there are no {PORTS} free ports in a row on this host"))
+    /// A home in which nothing runs yet, with a pool that has no port of `other`.
+    pub(super) fn new(other: Option<PortRange>) -> Result<Self, CliError> {
+        let ports = Claim::find(other).ok_or_else(|| {
+            CliError::failed(Code::Conflict, format!("there are no {SIZE} free ports in a row on this host"))
         })?;
-        let settings = format!(
-            "server:\n  broker:\n    listen: none\n    port_pool:\n      range: \"{range}\"\n      ports_per_agent: 2\n"
-        );
-        fs::write(path.join("settings.yaml"), settings).map_err(failed)?;
-        let client = Client::new(Endpoint::Unix(Home::at(&path).socket().to_owned()), None);
-        Ok(Self { directory: Some(directory), path, range, client, broker: None, image: None })
+        let directory = tempfile::Builder::new().prefix("berthold-demo-").tempdir();
+        let directory = directory.map_err(|source| CliError::io("no scratch home can be made", source))?;
+        let home = Home::at(directory.path());
+        let client = Client::new(Endpoint::Unix(home.socket().to_owned()), None);
+        let directory = Some(directory);
+        Ok(Self { directory, home, ports, client, broker: None, has_agents: false, image: None })
     }
 
+    /// The directory of the home.
     pub(super) fn home(&self) -> &Path {
-        &self.path
+        self.home.state()
     }
 
-    pub(super) fn range(&self) -> &str {
-        &self.range
+    /// The range of the pool.
+    pub(super) fn range(&self) -> PortRange {
+        self.ports.range()
     }
 
+    /// The way to the broker.
     pub(super) fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Keeps the image until all is cleaned up.
-    pub(super) fn hold(&mut self, image: Option<DemoImage>) {
-        self.image = image.or(self.image.take());
+    /// Removes `image` at the end.
+    pub(super) fn hold(&mut self, image: DemoImage) -> &mut DemoImage {
+        self.image.insert(image)
+    }
+
+    /// Writes the settings of the broker, which finds Docker at `engine`, or where Docker's own command would.
+    pub(super) fn write_settings(&self, engine: Option<&str>) -> Result<(), CliError> {
+        let text = settings(self.range(), engine);
+        let path = self.home().join("settings.yaml");
+        fs::write(&path, text)
+            .map_err(|source| CliError::io(format!("{} cannot be written", path.display()), source))
     }
 
     /// Starts the broker and waits until it answers.
     pub(super) async fn start_broker(&mut self) -> Result<(), CliError> {
         let failed = |source| CliError::io("the demo's broker cannot be started", source);
-        let log = File::create(self.log()).map_err(failed)?;
-        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-        for (name, _) in std::env::vars_os() {
-            // The demo is its own world: what is set for another broker is not meant for it.
-            if name.to_string_lossy().starts_with("BERTHOLD_") {
+        let log = File::options().append(true).create(true).open(self.home.log()).map_err(failed)?;
+        let mut command = Command::new(env::current_exe().map_err(failed)?);
+        for (name, _) in env::vars_os() {
+            // What is set for another broker is not meant for this one. The log can do no harm.
+            if name.to_string_lossy().starts_with("BERTHOLD_") && name != "BERTHOLD_LOG" {
                 command.env_remove(name);
             }
         }
-        command.args(["serve", "--background"]).env("BERTHOLD_HOME", &self.path).current_dir(&self.path);
+        command.args(["serve", "--background"]).env("BERTHOLD_HOME", self.home()).current_dir(self.home());
         command.stdin(Stdio::null()).stdout(log.try_clone().map_err(failed)?).stderr(log);
         let broker = self.broker.insert(command.spawn().map_err(failed)?);
         let deadline = Instant::now() + PATIENCE;
@@ -96,93 +113,180 @@ impl Scratch {
         Ok(())
     }
 
-    /// Ends the agents and forgets them.
-    pub(super) async fn delete_agents(&self) -> Result<(), CliError> {
-        for name in AGENTS {
-            self.client.delete(PROJECT, name, &at_once()).await?;
+    /// The image that is removed at the end.
+    pub(super) fn image(&self) -> Option<&DemoImage> {
+        self.image.as_ref()
+    }
+
+    /// Starts an agent.
+    pub(super) async fn start_agent(
+        &mut self,
+        name: &str,
+        request: &StartRequest,
+    ) -> Result<Agent, CliError> {
+        if let Some(image) = self.image.as_mut().filter(|_| request.image.is_some()) {
+            // Another demo may have taken it away when it ended.
+            image.make().await?;
         }
+        self.has_agents = true;
+        Ok(self.client.start(PROJECT, name, request).await?.0)
+    }
+
+    /// Ends the agents and forgets them.
+    pub(super) async fn delete_agents(&mut self) -> Result<(), CliError> {
+        for name in AGENTS {
+            self.client.delete(PROJECT, name, &StopRequest::default()).await?;
+        }
+        self.has_agents = false;
         Ok(())
     }
 
-    /// Ends all that was started, and removes the home.
-    pub(super) async fn clean_up(mut self) -> Result<(), CliError> {
+    /// Ends all that was started, and removes the home; gives what could not be removed but harms no one.
+    pub(super) async fn clean_up(&mut self) -> Result<Option<String>, CliError> {
+        if self.has_agents
+            && let Err(error) = self.end_agents().await
+        {
+            let message = format!("the agents of the demo could not be ended: {error}");
+            return Err(CliError::failed(error.code(), message).with_hint(self.keep()));
+        }
+        self.end_broker().await?;
+        let mut stays = None;
+        if let Some(mut image) = self.image.take()
+            && let Err(error) = image.remove().await
+        {
+            stays = Some(format!("the image {} stays: {error}", image.reference()));
+        }
+        if let Some(directory) = self.directory.take() {
+            let failed = format!("{} cannot be removed", self.home().display());
+            directory.close().map_err(|source| CliError::io(failed, source))?;
+        }
+        Ok(stays)
+    }
+
+    async fn end_agents(&mut self) -> Result<(), CliError> {
+        let has_ended = self.broker.as_mut().is_none_or(|broker| !matches!(broker.try_wait(), Ok(None)));
+        if has_ended {
+            self.start_broker().await?;
+        }
+        self.delete_agents().await
+    }
+
+    async fn end_broker(&mut self) -> Result<(), CliError> {
         let Some(mut broker) = self.broker.take() else { return Ok(()) };
-        // If the agents could not be ended, the broker and the home stay, for they are what can still end them.
-        let ended = match self.client.ready().await {
-            Ok(()) => self.delete_agents().await,
-            Err(_) => Ok(()),
-        };
-        if let Err(error) = ended {
-            let text = format!("the agents could not be ended: {error}");
-            return Err(CliError::failed(Code::Failed, text).with_hint(self.keep()));
-        }
+        let mut patience = PATIENCE;
         if self.client.shutdown().await.is_err() {
-            drop(broker.kill());
+            // It cannot be asked: it has ended already, or is not ready yet. The process is a child that nobody has waited
+            // for, so that its number is still its own.
+            patience = GRACE;
+            if let Ok(None) = broker.try_wait() {
+                kill_process(Pid::from_child(&broker), Signal::TERM).unwrap_or_default();
+            }
         }
-        let deadline = Instant::now() + PATIENCE;
         let failed = |source| CliError::io("the demo's broker cannot be waited for", source);
+        let deadline = Instant::now() + patience;
         while broker.try_wait().map_err(failed)?.is_none() {
             if Instant::now() >= deadline {
                 broker.kill().map_err(failed)?;
             }
             sleep(PAUSE).await;
         }
-        if let Some(image) = self.image.take() {
-            image.remove().await;
-        }
-        match self.directory.take().map(TempDir::close) {
-            Some(Err(source)) => {
-                Err(CliError::io(format!("{} cannot be removed", self.path.display()), source))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Leaves all as it is, and says how to look at it and how to end it.
-    pub(super) fn keep(mut self) -> String {
+    pub(super) fn keep(&mut self) -> String {
         if let Some(directory) = self.directory.take() {
-            // From here on the directory is the user's.
+            // From here on it is the user's, who is told how to remove it.
             drop(directory.keep());
         }
-        let program =
-            std::env::current_exe().map_or_else(|_| "berthold".to_owned(), |path| path.display().to_string());
-        let home = self.path.display();
-        let image = self
-            .image
-            .as_ref()
-            .map_or_else(String::new, |image| format!("\n  docker rmi {}", image.reference()));
-        format!(
-            "It goes on running. Look at it:\n  export BERTHOLD_HOME={home}\n  {program} list\n  {program} ports\n\
-             End it:\n  {program} delete --all && {program} broker stop && rm -r {home}{image}"
-        )
+        let program = env::current_exe().unwrap_or_else(|_| PathBuf::from("berthold"));
+        let image = self.image.as_ref().map(DemoImage::reference);
+        instructions(self.home(), &program, image)
     }
 
-    /// The last lines of the broker's log.
+    /// The last lines of the broker's log; empty if there are none.
     pub(super) fn log_tail(&self) -> String {
-        let text = fs::read_to_string(self.log()).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
+        let bytes = fs::read(self.home.log()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<String> = text.lines().map(|line| format!("  | {line}")).collect();
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
-
-    fn log(&self) -> PathBuf {
-        Home::at(&self.path).log()
-    }
 }
 
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Some(broker) = self.broker.as_mut().filter(|_| self.directory.is_some()) {
-            // Only reached when cleaning up failed before: the process must not outlive its home.
-            drop(broker.kill());
-            drop(broker.wait());
-        }
+fn settings(range: PortRange, engine: Option<&str>) -> String {
+    let mut text = format!(
+        "server:\n  broker:\n    listen: none\n    stop_timeout: {STOP_TIMEOUT}\n    port_pool:\n      \
+         range: \"{range}\"\n      ports_per_agent: {PORTS_PER_AGENT}\n"
+    );
+    if let Some(engine) = engine {
+        // What JSON quotes, YAML reads the same.
+        text.push_str(&format!("runtimes:\n  docker:\n    host: {}\n", serde_json::Value::from(engine)));
     }
+    text
 }
 
-/// A range of which no port is held on this host.
-fn free_range() -> Option<String> {
-    let is_free = |port: u16| TcpListener::bind(("0.0.0.0", port)).is_ok();
-    let starts = (FIRST..LAST).step_by(usize::from(PORTS));
-    let first = starts.into_iter().find(|first| (*first..first + PORTS).all(is_free))?;
-    Some(format!("{first}-{}", first + PORTS - 1))
+fn instructions(home: &Path, program: &Path, image: Option<&str>) -> String {
+    let quoted = |path: &Path| view::command(&[path.display().to_string()]);
+    let (home, program) = (quoted(home), quoted(program));
+    let image = image.map_or_else(String::new, |image| format!("\n  docker image rm {image}"));
+    format!(
+        "To look at it:\n  export BERTHOLD_HOME={home}\n  {program} list\n  {program} ports\n\
+         To end it:\n  {program} delete --all && {program} broker stop && rm -r {home}{image}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> settings::Loaded {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("settings.yaml");
+        fs::write(&path, text).unwrap();
+        let sources = settings::Sources {
+            explicit: Some(path),
+            layers: Vec::new(),
+            environment: Vec::new(),
+            overrides: Vec::new(),
+        };
+        settings::load(&sources).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn the_settings_are_what_a_broker_takes() {
+        let broker = check(&settings("8000-8019".parse().unwrap(), None)).settings.server.broker;
+        assert_eq!(broker.listen, settings::Listen::None);
+        assert_eq!(broker.stop_timeout, Duration::from_secs(2));
+        let pool = broker.port_pool.unwrap();
+        assert_eq!((pool.range.to_string(), pool.ports_per_agent), ("8000-8019".into(), PORTS_PER_AGENT));
+        let host = "unix:///a \"b\": c/docker.sock";
+        let loaded = check(&settings("8000-8019".parse().unwrap(), Some(host))).settings;
+        assert_eq!(loaded.runtimes.docker.host.as_deref(), Some(host));
+    }
+
+    #[test]
+    fn what_is_kept_can_be_looked_at_and_ended() {
+        let shown =
+            |image| instructions(Path::new("/tmp/berthold-demo-x"), Path::new("/a b/berthold"), image);
+        insta::assert_snapshot!(shown(Some("localhost/berthold-demo:1")), @"
+        To look at it:
+          export BERTHOLD_HOME=/tmp/berthold-demo-x
+          '/a b/berthold' list
+          '/a b/berthold' ports
+        To end it:
+          '/a b/berthold' delete --all && '/a b/berthold' broker stop && rm -r /tmp/berthold-demo-x
+          docker image rm localhost/berthold-demo:1
+        ");
+        assert!(!shown(None).contains("docker"));
+    }
+
+    #[tokio::test]
+    async fn a_home_in_which_nothing_was_started_goes_without_a_broker() {
+        let mut scratch = Scratch::new(None).unwrap();
+        scratch.write_settings(None).unwrap();
+        let home = scratch.home().to_owned();
+        assert!(home.join("settings.yaml").exists());
+        assert_eq!(scratch.clean_up().await.unwrap(), None);
+        assert!(!home.exists());
+    }
 }

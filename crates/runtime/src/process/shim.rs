@@ -145,7 +145,7 @@ fn start(directory: &Path) -> Result<(Folder, Child, File), Report> {
     record::write(&folder.file("shim.json"), &shim).map_err(failed("writing shim.json"))?;
     let mut command = this_program().map_err(failed("finding this program"))?;
     command.env(STEP, becoming::COMMAND).env(MARK, &folder.agent.id);
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command.stdin(lock.try_clone().map_err(failed("handing the lock on"))?).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(failed("starting this program once more"))?;
 
     // Ends when the command has replaced the child, or when the child has ended.

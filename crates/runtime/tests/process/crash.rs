@@ -1,6 +1,6 @@
 //! What is killed, and what a later broker then finds.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use runtime::process::Identity;
 use runtime::{ObservedState, Runtime};
 use rustix::process::Signal;
 
-use crate::host::{BROKER, ENOUGH, Host, exited, process_called, processes, shell, spec, until};
+use crate::host::{BROKER, ENOUGH, Host, SHIM, exited, process_called, processes, shell, spec, until};
 
 /// A broker that creates and starts an agent, says so, and goes on until it is killed.
 pub(crate) fn broker(directory: &Path) -> ExitCode {
@@ -109,6 +109,52 @@ pub(crate) async fn a_reused_pid_is_never_signalled(host: &Host) {
     assert_eq!(stranger.try_wait().unwrap(), None);
     stranger.kill().unwrap();
     stranger.wait().unwrap();
+}
+
+pub(crate) async fn a_command_about_to_start_is_known_though_its_shim_was_killed(host: &Host) {
+    for goes_on in [false, true] {
+        let id = host.processes.create(&spec("dev", &["sleep", "1000"])).await.unwrap().id;
+        // Opening a pipe as its log takes the command's process until someone reads: it is held up just before its start.
+        let log = host.file("dev", "log");
+        std::fs::remove_file(&log).unwrap();
+        assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+        let starting = tokio::spawn({
+            let (processes, id) = (host.processes.clone(), id.clone());
+            async move { processes.start(&id).await }
+        });
+        until("the command's process is there", || !marked(&id).is_empty()).await;
+        assert!(!host.file("dev", "started.json").exists());
+        kill(&host.recorded("dev", "shim.json")).await;
+        let error = starting.await.unwrap().unwrap_err();
+        assert!(error.message.contains("without a word"), "{error}");
+        assert!(host.is_running(&id).await, "it is about to start");
+
+        if goes_on {
+            let _reader = std::fs::File::open(&log).unwrap();
+            until("it has started", || host.file("dev", "started.json").exists()).await;
+            assert!(host.is_running(&id).await);
+        }
+        host.processes.remove(&id).await.unwrap();
+        assert!(marked(&id).is_empty(), "goes on: {goes_on}");
+    }
+}
+
+pub(crate) async fn a_late_shim_starts_nothing_else(host: &Host) {
+    let id = host.processes.create(&spec("dev", &["sleep", "1000"])).await.unwrap().id;
+    for (told, report) in [("", "\"Gone\""), ("dev.0123456789abcdef", "\"Gone\""), (&*id, "\"Started\"")] {
+        let mut shim = Command::new(std::env::current_exe().unwrap());
+        shim.arg(SHIM).arg(host.directory().join("dev")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut shim = shim.env_clear().spawn().unwrap();
+        shim.stdin.take().unwrap().write_all(told.as_bytes()).unwrap();
+        let mut told_back = String::new();
+        shim.stdout.take().unwrap().read_to_string(&mut told_back).unwrap();
+        assert_eq!(told_back, report, "the shim was told {told:?}");
+        assert_eq!(host.is_running(&id).await, told == id);
+        if told == id {
+            host.processes.stop(&id, ENOUGH).await.unwrap();
+        }
+        shim.wait().unwrap();
+    }
 }
 
 /// What is killed while an agent is being started.

@@ -64,6 +64,8 @@ fn tests() -> Vec<Trial> {
         crash::an_agent_whose_shim_was_killed_is_known_and_stopped,
         crash::what_outlived_shim_and_command_is_known_and_stopped,
         crash::a_reused_pid_is_never_signalled,
+        crash::a_command_about_to_start_is_known_though_its_shim_was_killed,
+        crash::a_late_shim_starts_nothing_else,
         crash::nothing_is_lost_whenever_broker_and_shim_are_killed,
         crash::folders_that_were_not_finished_are_passed_over,
         exec::a_command_beside_an_agent_has_its_variables_and_streams,
