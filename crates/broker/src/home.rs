@@ -104,6 +104,11 @@ impl Home {
         self.state.join("broker.start.lock")
     }
 
+    /// Where a Podman service that the broker started itself listens.
+    pub fn podman_socket(&self) -> PathBuf {
+        self.state.join("podman.sock")
+    }
+
     /// Where the `process` runtime keeps its agents' records and logs.
     pub fn processes(&self) -> PathBuf {
         self.state.join("processes")

@@ -5,6 +5,7 @@
 //! agent on which an operation is under way is left to that operation. A runtime that does not answer, or whose listing
 //! failed half-way, changes nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,9 +69,14 @@ pub(crate) fn decide(
 }
 
 impl Core {
-    /// Looks at everything once.
+    /// Looks at every runtime once: agents that the ledger has lost may be on any.
     pub(crate) async fn reconcile(self: &Arc<Self>) {
-        let rounds = self.runtimes.usable().map(|runtime| self.reconcile_runtime(runtime));
+        self.reconcile_those(|_| true).await;
+    }
+
+    async fn reconcile_those(self: &Arc<Self>, is_due: impl Fn(&str) -> bool) {
+        let due = self.runtimes.usable().filter(|runtime| is_due(runtime.name()));
+        let rounds = due.map(|runtime| self.reconcile_runtime(runtime));
         futures_util::future::join_all(rounds).await;
         self.retry_blocked();
     }
@@ -81,7 +87,12 @@ impl Core {
         loop {
             tokio::select! {
                 () = self.shutdown.cancelled() => return,
-                () = sleep(interval) => self.reconcile().await,
+                () = sleep(interval) => {
+                    // An engine that has no agents is left in peace.
+                    let in_use: BTreeSet<String> =
+                        self.state().agents.values().map(|agent| agent.runtime.clone()).collect();
+                    self.reconcile_those(|name| in_use.contains(name)).await;
+                }
             }
         }
     }

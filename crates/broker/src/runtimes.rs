@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use runtime::docker::{Docker, EngineEndpoint, endpoint};
+use runtime::podman::Podman;
 use runtime::process::{Processes, ShimCommand};
 use runtime::{ErrorKind, Runtime, RuntimeError};
 use settings::{RuntimeName, Settings};
@@ -41,6 +42,7 @@ impl Runtimes {
     pub(crate) fn new(settings: &Settings, home: &Home, shim: ShimCommand) -> Self {
         let mut known = BTreeMap::new();
         known.insert(RuntimeName::Docker.as_str(), docker(settings));
+        known.insert(RuntimeName::Podman.as_str(), podman(settings, home));
         let processes: Arc<dyn Runtime> = Arc::new(Processes::new(home.processes(), shim));
         known.insert(RuntimeName::Process.as_str(), Known::Here(processes, Locality::Local));
         Self { known, preferred: settings.server.broker.default_runtime }
@@ -136,6 +138,18 @@ fn docker(settings: &Settings) -> Known {
             let locality = if docker.is_local() { Locality::Local } else { Locality::Remote };
             Known::Here(Arc::new(docker), locality)
         }
+        Err(error) => Known::Unusable(error.message, error.hint),
+    }
+}
+
+fn podman(settings: &Settings, home: &Home) -> Known {
+    let variable = |name: &str| env::var(name).ok();
+    match Podman::find(settings.runtimes.podman.host.as_deref(), &variable, &home.podman_socket()) {
+        Ok(Some(podman)) => Known::Here(Arc::new(podman), Locality::Local),
+        Ok(None) => Known::Unusable(
+            "podman is not here: no service listens, and there is no `podman` command".to_owned(),
+            Some("install Podman, or set `runtimes.podman.host` in the settings".to_owned()),
+        ),
         Err(error) => Known::Unusable(error.message, error.hint),
     }
 }

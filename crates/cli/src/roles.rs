@@ -27,7 +27,10 @@ pub(crate) fn other_than_command() -> Option<ExitCode> {
 
 /// How a broker in this program starts the shims of its agents.
 pub(crate) fn shim() -> std::io::Result<ShimCommand> {
-    Ok(ShimCommand { program: env::current_exe()?, arguments: vec![SHIM.into()] })
+    // Leads to this very program also after its file was replaced by a newer one (proc_pid_exe(5)).
+    let itself = Path::new("/proc/self/exe");
+    let program = if itself.exists() { itself.to_owned() } else { env::current_exe()? };
+    Ok(ShimCommand { program, arguments: vec![SHIM.into()] })
 }
 
 /// Logs to standard error: a broker always, a command if it was asked to. `BERTHOLD_LOG` says what.

@@ -6,6 +6,7 @@
 pub mod docker;
 mod error;
 mod model;
+pub mod podman;
 pub mod process;
 
 pub use error::{ErrorKind, RuntimeError};

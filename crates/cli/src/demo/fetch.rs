@@ -68,10 +68,13 @@ async fn attempt(url: &str) -> Result<Fetched, Box<dyn Error + Send + Sync>> {
         Ok(Fetched { status, title: title(&String::from_utf8_lossy(&page)), bytes: page.len() })
     };
     let mut exchange = std::pin::pin!(exchange);
-    // Both are pinned or done with: if the connection ends first, the exchange learns of it and ends too.
+    // The exchange is pinned outside. If the connection ends first, it learns of that and ends too, but not of the reason.
     tokio::select! {
         result = &mut exchange => result,
-        _ = connection => exchange.await,
+        ended = connection => match (exchange.await, ended) {
+            (Err(_), Err(reason)) => Err(reason.into()),
+            (result, _) => result,
+        },
     }
 }
 
@@ -131,6 +134,7 @@ mod tests {
         let url = format!("http://127.0.0.1:{}/", listener.local_addr().unwrap().port());
         thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
+            assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
             while stream.write_all(&[b'x'; 65536]).is_ok() {}
         });

@@ -1,22 +1,32 @@
 //! The image of the demo, which an engine makes on the spot from this very program. No registry is asked.
 //!
-//! Its tag names its content: an image that is there already is used again, and one of another build never is. It goes with
-//! the last demo that uses it, since an engine keeps an image that a container still needs.
+//! Its tag names its content: an image that is there already is used again, and one of another build never is. Demos that run
+//! at the same time have one between them, which goes with the last: they hold a lock on the program itself, which is the
+//! content of the image, an exclusive one to make or remove it and a shared one to use it. The lock ends with its process and
+//! leaves nothing behind.
 
 use std::collections::hash_map::DefaultHasher;
+use std::fs::File;
 use std::hash::Hasher;
+use std::io;
+use std::time::Duration;
 
 use api::Code;
 use bytes::Bytes;
 use runtime::docker::{Docker, EngineEndpoint, Platform, endpoint};
 use runtime::{EngineInfo, ErrorKind, Runtime, RuntimeError};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::time::sleep;
 
-use super::root::{Root, RootError};
+use super::root::{OWN_PROGRAM, Root, RootError};
 use crate::error::CliError;
 
 /// The user who owns nothing.
 const NOBODY: &str = "65534:65534";
+/// How often it is looked whether another demo has made the image.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Why the agents cannot run in containers.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +43,9 @@ pub(super) enum ImageError {
     /// There is nothing to put into an image.
     #[error(transparent)]
     Root(#[from] RootError),
+    /// The program cannot be locked.
+    #[error("the demo cannot lock its own program: {0}")]
+    Lock(io::Error),
     /// The program itself is at fault.
     #[error("BUG: a part of the demo broke off: {0}")]
     Broken(#[from] JoinError),
@@ -60,6 +73,8 @@ pub(super) struct DemoImage {
     reference: String,
     archive: Bytes,
     changes: Vec<String>,
+    /// This program, locked while the image is in use.
+    lock: File,
     /// An import that is under way. It goes on when nobody waits for it any more, so that it can be waited for before
     /// what it made is removed.
     import: Option<JoinHandle<Result<(), RuntimeError>>>,
@@ -86,7 +101,8 @@ impl DemoImage {
         let mut changes = vec![format!("USER {NOBODY}")];
         changes.extend(library_path.map(|path| format!("ENV LD_LIBRARY_PATH=\"{path}\"")));
         let reference = reference(&archive, &changes);
-        Ok(Self { docker, engine, reference, archive: archive.into(), changes, import: None })
+        let lock = File::open(OWN_PROGRAM).map_err(ImageError::Lock)?;
+        Ok(Self { docker, engine, reference, archive: archive.into(), changes, lock, import: None })
     }
 
     /// The engine that has it, or will.
@@ -104,27 +120,61 @@ impl DemoImage {
         self.archive.len()
     }
 
-    /// Sees to it that the engine has it; tells whether it had to be made.
+    /// Sees to it that the engine has it, until [`Self::remove`]; tells whether it had to be made.
     pub(super) async fn make(&mut self) -> Result<bool, ImageError> {
-        if self.docker.has_image(&self.reference).await? {
-            return Ok(false);
+        let mut is_new = false;
+        loop {
+            while !self.try_lock(FlockOperation::NonBlockingLockExclusive)? {
+                // Another demo uses it, or makes or removes it right now.
+                if self.try_lock(FlockOperation::NonBlockingLockShared)? && self.is_there().await? {
+                    return Ok(is_new);
+                }
+                // Two that wait for one another would wait for ever.
+                self.try_lock(FlockOperation::NonBlockingUnlock)?;
+                sleep(PAUSE).await;
+            }
+            if !self.is_there().await? {
+                self.import().await?;
+                is_new = true;
+            }
+            // Between the two locks another demo may have come and gone (flock(2)), and then the image is gone too.
+            if self.try_lock(FlockOperation::NonBlockingLockShared)? && self.is_there().await? {
+                return Ok(is_new);
+            }
         }
+    }
+
+    async fn import(&mut self) -> Result<(), ImageError> {
         let (docker, reference) = (self.docker.clone(), self.reference.clone());
         let (changes, archive) = (self.changes.clone(), self.archive.clone());
         let import = tokio::spawn(async move { docker.import_image(&reference, &changes, archive).await });
         let result = self.import.insert(import).await;
         self.import = None;
-        result??;
-        Ok(true)
+        Ok(result??)
     }
 
-    /// Takes it away again.
+    async fn is_there(&self) -> Result<bool, RuntimeError> {
+        self.docker.has_image(&self.reference).await
+    }
+
+    fn try_lock(&self, operation: FlockOperation) -> Result<bool, ImageError> {
+        match flock(&self.lock, operation) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(error) => Err(ImageError::Lock(error.into())),
+        }
+    }
+
+    /// Takes it away again, unless another demo uses it.
     pub(super) async fn remove(&mut self) -> Result<(), ImageError> {
         if let Some(import) = self.import.take() {
             // Whatever came of it, nothing is left of it after this.
             drop(import.await);
         }
-        Ok(self.docker.remove_image(&self.reference).await?)
+        if self.try_lock(FlockOperation::NonBlockingLockExclusive)? {
+            self.docker.remove_image(&self.reference).await?;
+        }
+        Ok(())
     }
 }
 

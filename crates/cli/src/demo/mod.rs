@@ -42,7 +42,6 @@ use report::{Answer, Document, Report};
 use scratch::Scratch;
 
 const AGENTS: [&str; 2] = ["ada", "bert"];
-const PROJECT: &str = "default";
 const PORTS_PER_AGENT: u16 = 2;
 const ENDED: &str = "
 All is ended, the ports are free again, and nothing is left behind.
@@ -102,7 +101,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
             print_document(report, output)?;
         }
         Ok(report) => {
-            clean_up(&mut scratch, &mut signals, output).await?;
+            clean_up(&mut scratch, &mut signals, false, output).await?;
             output.say(ENDED);
             print_document(report, output)?;
         }
@@ -112,7 +111,7 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
                 output.say(&format!("the last lines of the broker's log:\n{log}"));
             }
             // The first failure is the one that ends the command.
-            if let Err(error) = clean_up(&mut scratch, &mut signals, output).await {
+            if let Err(error) = clean_up(&mut scratch, &mut signals, number.is_some(), output).await {
                 output.warn(&error.body().message);
                 error.body().hint.iter().for_each(|hint| output.say(hint));
             }
@@ -128,13 +127,32 @@ fn print_document(report: Report, output: &Output) -> Result<(), CliError> {
     if output.is_json() { output.document(&Document { demo: report }) } else { Ok(()) }
 }
 
-async fn clean_up(scratch: &mut Scratch, signals: &mut Signals, output: &Output) -> Result<(), CliError> {
-    let stays = tokio::select! {
-        result = scratch.clean_up() => result?,
-        _ = signals.next() => {
-            let interrupted = CliError::failed(Code::Failed, "the demo was interrupted while it cleaned up");
-            return Err(interrupted.with_hint(scratch.keep()));
+/// Ends everything. A signal that was not the first ends the demo at once.
+async fn clean_up(
+    scratch: &mut Scratch,
+    signals: &mut Signals,
+    mut is_interrupted: bool,
+    output: &Output,
+) -> Result<(), CliError> {
+    let stays = {
+        let mut work = std::pin::pin!(scratch.clean_up());
+        loop {
+            // Both branches are cancel-safe: the work is pinned outside.
+            tokio::select! {
+                result = &mut work => break Some(result?),
+                _ = signals.next() => {
+                    if is_interrupted {
+                        break None;
+                    }
+                    is_interrupted = true;
+                    output.say("the demo is cleaning up; once more ends it at once");
+                }
+            }
         }
+    };
+    let Some(stays) = stays else {
+        let interrupted = CliError::failed(Code::Failed, "the demo was interrupted while it cleaned up");
+        return Err(interrupted.with_hint(scratch.keep()));
     };
     stays.iter().for_each(|stays| output.warn(stays));
     Ok(())

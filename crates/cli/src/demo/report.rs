@@ -10,7 +10,6 @@ use super::fetch::Fetched;
 use super::{PORTS_PER_AGENT, page};
 use crate::error::CliError;
 use crate::table::{Field, Table};
-use crate::{names, view};
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -59,15 +58,15 @@ impl Answer {
         fetched: Fetched,
     ) -> Result<Self, CliError> {
         let wrong = |what: &str| {
-            let name = view::name(agent);
-            Err(CliError::failed(Code::Failed, format!("{url} should be the page of {name}, but {what}")))
+            let message = format!("{url} should be the page of {}, but {what}", agent.name);
+            Err(CliError::failed(Code::Failed, message))
         };
         if fetched.status != StatusCode::OK {
             return wrong(&format!("the answer is {}", fetched.status));
         }
         match fetched.title {
             Some(title) if title == page::title(&agent.name, port) => Ok(Self {
-                agent: view::name(agent),
+                agent: agent.name.clone(),
                 label: label.clone(),
                 port,
                 url: url.to_owned(),
@@ -127,13 +126,12 @@ impl Report {
         let leased = self.pool.ports.iter().filter(|port| port.state == PoolPortState::Leased);
         let mut owners: BTreeMap<&str, BTreeSet<u16>> = BTreeMap::new();
         for port in leased {
-            owners.entry(port.agent.as_deref().unwrap_or_default()).or_default().insert(port.port);
+            owners.entry(port.agent.as_deref().unwrap_or("nobody")).or_default().insert(port.port);
         }
         let mut lines = vec![format!("The pool {}:", self.pool.range)];
         for (owner, ports) in owners {
             let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
-            let (project, name) = owner.split_once('/').unwrap_or_default();
-            lines.push(format!("  {} has {}", names::shown(project, name), ports.join(", ")));
+            lines.push(format!("  {owner} has {}", ports.join(", ")));
         }
         lines.push(format!("  {} of {} are free", self.pool.counts.free, self.pool.size));
         lines
@@ -168,7 +166,7 @@ pub(super) mod tests {
                 ports.push(PoolPort {
                     port: *port,
                     state: PoolPortState::Leased,
-                    agent: Some(format!("default/{}", agent.name)),
+                    agent: Some(format!("demo-8000/{}", agent.name)),
                     label: Some(label.to_string()),
                     since: None,
                     detail: None,
@@ -191,8 +189,8 @@ pub(super) mod tests {
         bert   docker   B      8003  http://localhost:8003  200 OK, 4711 bytes: bert · port 8003
 
         The pool 8000-8019:
-          ada has 8000, 8001
-          bert has 8002, 8003
+          demo-8000/ada has 8000, 8001
+          demo-8000/bert has 8002, 8003
           16 of 20 are free
         ");
         insta::assert_snapshot!(report().text(Some(60)), @"
@@ -203,8 +201,8 @@ pub(super) mod tests {
         bert   docker   8003  http://localhost:8003  200 OK, 4711 b…
 
         The pool 8000-8019:
-          ada has 8000, 8001
-          bert has 8002, 8003
+          demo-8000/ada has 8000, 8001
+          demo-8000/bert has 8002, 8003
           16 of 20 are free
         ");
     }

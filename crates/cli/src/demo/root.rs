@@ -15,6 +15,8 @@ use object::{Endianness, FileKind};
 
 /// Where the program is in the image.
 pub(super) const PROGRAM: &str = "/berthold";
+/// This very program. Its path may lead to a newer one by now.
+pub(super) const OWN_PROGRAM: &str = "/proc/self/exe";
 
 const PASSWD: &str = "root:x:0:0:root:/:/\nnobody:x:65534:65534:nobody:/:/\n";
 
@@ -50,8 +52,7 @@ impl Root {
         if !cfg!(target_os = "linux") {
             return Err(RootError::NotLinux);
         }
-        // Not by its path: that may lead to a newer one by now.
-        let content = read(Path::new("/proc/self/exe"))?;
+        let content = read(Path::new(OWN_PROGRAM))?;
         let loader = loader(&content);
         let mut root = Self { entries: BTreeMap::new(), library_directories: BTreeSet::new() };
         root.add(Path::new(PROGRAM), Entry::File { mode: 0o755, content });
@@ -60,7 +61,7 @@ impl Root {
         if let Some(loader) = loader {
             // Its path is often that of a symbolic link, through which this reads.
             root.add(&loader, Entry::File { mode: 0o755, content: read(&loader)? });
-            let program = fs::read_link("/proc/self/exe").unwrap_or_default();
+            let program = fs::read_link(OWN_PROGRAM).unwrap_or_default();
             let maps = read(Path::new("/proc/self/maps"))?;
             for library in mapped_code(&String::from_utf8_lossy(&maps)) {
                 if library != program {
@@ -254,7 +255,7 @@ mod tests {
         let mode =
             |path: &str| fs::metadata(directory.path().join(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!([mode("berthold"), mode("tmp"), mode("etc/passwd")], [0o755, 0o1777, 0o644]);
-        let own = fs::read("/proc/self/exe").unwrap();
+        let own = fs::read(OWN_PROGRAM).unwrap();
         assert_eq!(loader(&own).is_some(), root.library_path().is_some());
         if let Some(needed) = loader(&own) {
             assert!(directory.path().join(needed.strip_prefix("/").unwrap()).exists(), "{needed:?}");

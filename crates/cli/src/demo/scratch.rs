@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 use super::image::DemoImage;
 use super::ports::{Claim, SIZE};
-use super::{AGENTS, PORTS_PER_AGENT, PROJECT};
+use super::{AGENTS, PORTS_PER_AGENT};
 use crate::error::CliError;
 use crate::view;
 
@@ -66,6 +66,11 @@ impl Scratch {
     /// The range of the pool.
     pub(super) fn range(&self) -> PortRange {
         self.ports.range()
+    }
+
+    /// The project of the agents. Containers are called after it, and no other demo of this host has it at the same time.
+    pub(super) fn project(&self) -> String {
+        format!("demo-{}", self.range().low())
     }
 
     /// The way to the broker.
@@ -124,18 +129,15 @@ impl Scratch {
         name: &str,
         request: &StartRequest,
     ) -> Result<Agent, CliError> {
-        if let Some(image) = self.image.as_mut().filter(|_| request.image.is_some()) {
-            // Another demo may have taken it away when it ended.
-            image.make().await?;
-        }
         self.has_agents = true;
-        Ok(self.client.start(PROJECT, name, request).await?.0)
+        Ok(self.client.start(&self.project(), name, request).await?.0)
     }
 
     /// Ends the agents and forgets them.
     pub(super) async fn delete_agents(&mut self) -> Result<(), CliError> {
+        let project = self.project();
         for name in AGENTS {
-            self.client.delete(PROJECT, name, &StopRequest::default()).await?;
+            self.client.delete(&project, name, &StopRequest::default()).await?;
         }
         self.has_agents = false;
         Ok(())
@@ -201,7 +203,7 @@ impl Scratch {
         }
         let program = env::current_exe().unwrap_or_else(|_| PathBuf::from("berthold"));
         let image = self.image.as_ref().map(DemoImage::reference);
-        instructions(self.home(), &program, image)
+        instructions(self.home(), &self.project(), &program, image)
     }
 
     /// The last lines of the broker's log; empty if there are none.
@@ -225,12 +227,12 @@ fn settings(range: PortRange, engine: Option<&str>) -> String {
     text
 }
 
-fn instructions(home: &Path, program: &Path, image: Option<&str>) -> String {
+fn instructions(home: &Path, project: &str, program: &Path, image: Option<&str>) -> String {
     let quoted = |path: &Path| view::command(&[path.display().to_string()]);
     let (home, program) = (quoted(home), quoted(program));
     let image = image.map_or_else(String::new, |image| format!("\n  docker image rm {image}"));
     format!(
-        "To look at it:\n  export BERTHOLD_HOME={home}\n  {program} list\n  {program} ports\n\
+        "To look at it:\n  export BERTHOLD_HOME={home} BERTHOLD_PROJECT={project}\n  {program} list\n  {program} ports\n\
          To end it:\n  {program} delete --all && {program} broker stop && rm -r {home}{image}"
     )
 }
@@ -266,11 +268,13 @@ mod tests {
 
     #[test]
     fn what_is_kept_can_be_looked_at_and_ended() {
-        let shown =
-            |image| instructions(Path::new("/tmp/berthold-demo-x"), Path::new("/a b/berthold"), image);
+        let shown = |image| {
+            let (home, program) = (Path::new("/tmp/berthold-demo-x"), Path::new("/a b/berthold"));
+            instructions(home, "demo-8000", program, image)
+        };
         insta::assert_snapshot!(shown(Some("localhost/berthold-demo:1")), @"
         To look at it:
-          export BERTHOLD_HOME=/tmp/berthold-demo-x
+          export BERTHOLD_HOME=/tmp/berthold-demo-x BERTHOLD_PROJECT=demo-8000
           '/a b/berthold' list
           '/a b/berthold' ports
         To end it:

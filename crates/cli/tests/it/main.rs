@@ -5,7 +5,9 @@
 
 mod broker_life;
 mod commands;
+mod conformance;
 mod defects;
+mod demo;
 mod docker;
 mod http_api;
 mod process;

@@ -205,14 +205,17 @@ impl Host {
         fs::read_to_string(self.path("broker.log")).unwrap_or_default()
     }
 
-    /// The names of all containers that carry this broker's label, in whatever state.
+    /// The names of all Docker containers that carry this broker's label, in whatever state.
     pub(crate) fn containers(&self) -> Vec<String> {
+        self.engine_containers("docker")
+    }
+
+    /// The names of all containers of an engine that carry this broker's label, in whatever state.
+    pub(crate) fn engine_containers(&self, engine: &str) -> Vec<String> {
         let Ok(id) = fs::read_to_string(self.path("broker.id")) else { return Vec::new() };
         let filter = format!("label=berthold.broker={}", id.trim());
-        let mut names: Vec<String> = docker(&["ps", "-a", "--filter", &filter, "--format", "{{.Names}}"])
-            .lines()
-            .map(str::to_owned)
-            .collect();
+        let listed = engine_command(engine, &["ps", "-a", "--filter", &filter, "--format", "{{.Names}}"]);
+        let mut names: Vec<String> = listed.lines().map(str::to_owned).collect();
         names.sort();
         names
     }
@@ -220,8 +223,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let answers = http_get_unix(&self.path("broker.sock"), "/readyz").is_some();
-        if answers {
+        if http_get_unix(&self.path("broker.sock"), "/readyz").is_some() {
             // The end of a test that may have failed already: what does not work here is not what it was about.
             drop(self.command().args(["delete", "--all", "--timeout", "0s"]).output());
             drop(self.command().args(["broker", "stop"]).output());
@@ -230,9 +232,9 @@ impl Drop for Host {
             drop(child.kill());
             drop(child.wait());
         }
-        if std::env::var_os("PATH").is_some() && docker_is_here() {
-            for name in self.containers() {
-                drop(Command::new("docker").args(["rm", "-f", "-v", &name]).output());
+        for engine in ENGINES.into_iter().filter(|engine| answers(engine)) {
+            for name in self.engine_containers(engine) {
+                drop(Command::new(engine).args(["rm", "-f", "-v", &name]).output());
             }
         }
     }
@@ -254,15 +256,27 @@ impl Range {
     }
 }
 
+/// The engines that tests use, by the names of their commands.
+const ENGINES: [&str; 2] = ["docker", "podman"];
+
 /// Whether Docker answers. Where it is required, it must.
 pub(crate) fn docker_is_here() -> bool {
-    let answers = Command::new("docker").arg("info").output().is_ok_and(|output| output.status.success());
+    engine_is_here("docker")
+}
+
+/// Whether an engine answers. Where it is required, it must.
+pub(crate) fn engine_is_here(engine: &str) -> bool {
     let required = std::env::var("BERTHOLD_REQUIRE").unwrap_or_default();
+    let answers = answers(engine);
     assert!(
-        answers || !required.split(',').any(|engine| engine == "docker"),
-        "Docker is required and does not answer"
+        answers || !required.split(',').any(|name| name == engine),
+        "{engine} is required and does not answer"
     );
     answers
+}
+
+fn answers(engine: &str) -> bool {
+    Command::new(engine).arg("info").output().is_ok_and(|output| output.status.success())
 }
 
 /// Ends the test here, saying so, where there is no Docker.
@@ -283,8 +297,14 @@ pub(crate) fn image() -> String {
 
 /// Runs the `docker` command, which must succeed.
 pub(crate) fn docker(arguments: &[&str]) -> String {
-    let output = Command::new("docker").args(arguments).output().unwrap();
-    assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    engine_command("docker", arguments)
+}
+
+/// Runs the command of an engine, which must succeed.
+pub(crate) fn engine_command(engine: &str, arguments: &[&str]) -> String {
+    let output = Command::new(engine).args(arguments).output().unwrap();
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{engine} {arguments:?}: {messages}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

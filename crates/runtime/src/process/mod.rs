@@ -49,7 +49,8 @@
 //! - A service manager that ends the broker's whole control group ends the agents with it (systemd: `KillMode=process`).
 //! - Descriptors that the broker itself inherited without close-on-exec reach the agents.
 //! - Other than on Linux there is no subreaper, no session and no environment to look at: what the command daemonises out
-//!   of its process group is not found, and between checking a pid and signalling it lies a moment.
+//!   of its process group is not found, commands beside an agent do not end with it, and between checking a pid and
+//!   signalling it lies a moment.
 //!
 //! Rejected: control groups, which would be exact, but which a normal user may not create on every host; a pid file
 //! alone, which says nothing about what a pid means today; being the parent of the agents, who then die unseen with

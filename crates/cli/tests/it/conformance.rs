@@ -1,0 +1,323 @@
+//! What every runtime must do alike: one set of cases, run against each runtime that is here, by name. What a runtime cannot
+//! do, it refuses with a clear error, and the case asserts the refusal.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+/// A runtime under test.
+struct Subject {
+    name: &'static str,
+}
+
+impl Subject {
+    const DOCKER: Self = Self { name: "docker" };
+    const PODMAN: Self = Self { name: "podman" };
+    const PROCESS: Self = Self { name: "process" };
+
+    /// Whether it is here; where it is required, it must be.
+    fn is_here(&self) -> bool {
+        self.name == "process" || engine_is_here(self.name)
+    }
+
+    fn has_images(&self) -> bool {
+        self.name != "process"
+    }
+
+    /// The arguments that start an agent with `flags` and `command`.
+    fn start(&self, name: &str, flags: &[&str], command: &[&str]) -> Vec<String> {
+        let mut arguments = vec!["start", name, "--runtime", self.name];
+        let image = image();
+        if self.has_images() {
+            arguments.extend(["--image", image.as_str()]);
+        }
+        arguments.extend(flags);
+        arguments.push("--");
+        arguments.extend(command);
+        arguments.into_iter().map(str::to_owned).collect()
+    }
+
+    /// The arguments that start an agent with a web server on all its ports.
+    fn web(&self, name: &str, flags: &[&str]) -> Vec<String> {
+        let script = "echo $BERTHOLD_AGENT > /tmp/index.html
+            httpd -p $AVAILABLE_LOCALHOST_PORT_A -h /tmp
+            trap 'exit 0' TERM
+            httpd -f -p $AVAILABLE_LOCALHOST_PORT_B -h /tmp & wait";
+        let flags = [&["--wait"], flags].concat();
+        match self.has_images() {
+            true => self.start(name, &flags, &["sh", "-c", script]),
+            false => self.start(name, &flags, &[BERTHOLD, "__demo-server"]),
+        }
+    }
+
+    /// The arguments that start an agent that does nothing, and ends at once when asked to.
+    fn idle(&self, name: &str) -> Vec<String> {
+        self.start(name, &[], &["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"])
+    }
+
+    /// What is there of this broker's agents, as the runtime itself tells it.
+    fn leftovers(&self, host: &Host) -> Vec<String> {
+        match self.name {
+            "process" => {
+                let entries = std::fs::read_dir(host.path("processes")).into_iter().flatten().flatten();
+                let mut names: Vec<String> =
+                    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+                names.retain(|name| !name.starts_with('.'));
+                names.sort();
+                names
+            }
+            engine => host.engine_containers(engine),
+        }
+    }
+}
+
+fn strs(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
+
+fn started(host: &Host, arguments: &[String]) -> Value {
+    host.json(&strs(arguments))["agent"].clone()
+}
+
+fn a_start_gives_ports_that_are_reached(subject: &Subject, host: &mut Host) {
+    let agent = started(host, &subject.web("dev", &[]));
+    assert_eq!((&agent["runtime"], &agent["state"]), (&json!(subject.name), &json!("running")));
+    assert_eq!(agent["ports"], json!({ "A": host.port(0), "B": host.port(1) }));
+    for port in [host.port(0), host.port(1)] {
+        eventually("both ports answer", || fetch(port).is_some());
+        assert!(fetch(port).unwrap().contains("dev"));
+    }
+}
+
+fn the_variables_are_there_inside(subject: &Subject, host: &mut Host) {
+    let script = "env; trap 'exit 0' TERM; sleep 100000 & wait";
+    let agent = started(host, &subject.start("dev", &["-e", "MINE=a value"], &["sh", "-c", script]));
+    assert_eq!(agent["urls"]["A"], format!("http://localhost:{}", host.port(0)));
+    let expected = [
+        format!("AVAILABLE_LOCALHOST_PORT_A={}", host.port(0)),
+        format!("AVAILABLE_LOCALHOST_PORT_B={}", host.port(1)),
+        format!("BERTHOLD_AGENT={}/dev", host.project()),
+        "MINE=a value".to_owned(),
+    ];
+    let has_all = |text: &str| expected.iter().all(|line| text.lines().any(|it| it == line));
+    eventually("all variables are in the log", || has_all(&host.ok(&["logs", "dev"])));
+    assert!(has_all(&host.ok(&["exec", "dev", "--", "env"])), "and for what runs beside it");
+}
+
+fn starting_what_runs_returns_it(subject: &Subject, host: &mut Host) {
+    let first = started(host, &subject.idle("dev"));
+    assert_eq!(started(host, &subject.idle("dev")), first);
+    host.error(7, &strs(&subject.start("dev", &[], &["sleep", "1"])));
+    assert_eq!(subject.leftovers(host).len(), 1);
+}
+
+fn stop_and_delete_may_be_repeated_and_leave_nothing(subject: &Subject, host: &mut Host) {
+    started(host, &subject.web("dev", &[]));
+    for _ in 0..2 {
+        host.ok(&["stop", "dev"]);
+        assert_eq!(fetch(host.port(0)), None);
+        assert_eq!(host.leased(), []);
+        assert_eq!(host.agent("dev")["state"], "stopped");
+    }
+    for _ in 0..2 {
+        host.ok(&["delete", "dev"]);
+        assert_eq!(subject.leftovers(host), Vec::<String>::new());
+    }
+}
+
+fn a_restart_keeps_the_ports(subject: &Subject, host: &mut Host) {
+    started(host, &subject.idle("other"));
+    let before = started(host, &subject.web("dev", &[]));
+    host.ok(&["restart", "dev", "--wait"]);
+    let after = host.agent("dev");
+    assert_eq!(after["ports"], before["ports"]);
+    assert_ne!(after["id"], before["id"]);
+    assert!(fetch(host.port(2)).is_some());
+    assert_eq!(subject.leftovers(host).len(), 2);
+}
+
+fn one_that_ends_by_itself_gives_its_ports_back(subject: &Subject, host: &mut Host) {
+    started(host, &subject.start("job", &[], &["sh", "-c", "sleep 1; echo done; exit 5"]));
+    eventually("its end is noticed", || host.agent("job")["state"] == "exited");
+    assert_eq!(host.agent("job")["exit_code"], 5);
+    assert_eq!(host.leased(), []);
+    assert_eq!(host.ok(&["logs", "job"]).trim(), "done");
+}
+
+fn a_start_that_fails_leaves_nothing(subject: &Subject, host: &mut Host) {
+    let error = host.error(1, &strs(&subject.start("bad", &[], &["/no/such/command"])));
+    assert_eq!(error["code"], "start_failed", "{error}");
+    assert!(error["message"].as_str().unwrap().contains("/no/such/command"), "{error}");
+    assert_eq!((host.leased(), subject.leftovers(host)), (vec![], vec![]));
+}
+
+fn a_later_broker_finds_them_again(subject: &Subject, host: &mut Host) {
+    let running = started(host, &subject.web("dev", &[]));
+    started(host, &subject.idle("gone"));
+    host.ok(&["stop", "gone"]);
+    let leased = host.leased();
+    host.kill_broker();
+    host.serve();
+    for field in ["id", "lease", "ports", "state", "started_at"] {
+        assert_eq!(host.agent("dev")[field], running[field], "{field}");
+    }
+    assert_eq!(host.leased(), leased);
+    // P8: also without the ledger, by the labels alone.
+    host.stop_broker();
+    for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+        drop(std::fs::remove_file(host.path(name)));
+    }
+    host.serve();
+    for field in ["id", "lease", "ports", "state"] {
+        assert_eq!(host.agent("dev")[field], running[field], "{field}");
+    }
+    assert_eq!(host.leased(), leased);
+    assert!(fetch(host.port(0)).is_some(), "it was not touched");
+    host.ok(&["delete", "dev"]);
+    assert_eq!(host.leased(), []);
+}
+
+fn exec_passes_input_output_and_exit_code_on(subject: &Subject, host: &mut Host) {
+    started(host, &subject.idle("dev"));
+    let done = host.run(&["exec", "dev", "--", "sh", "-c", "echo out; echo err >&2; exit 42"]);
+    assert_eq!((done.code, done.stdout.as_str(), done.stderr.as_str()), (42, "out\n", "err\n"));
+    let mut child = host
+        .command()
+        .args(["exec", "-i", "dev", "--", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"to and fro").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), b"to and fro".as_slice()));
+    host.ok(&["stop", "dev"]);
+    assert_eq!(host.error(1, &["exec", "dev", "--", "true"])["code"], "not_running");
+}
+
+fn two_starts_at_once_are_one(subject: &Subject, host: &mut Host) {
+    let arguments = subject.idle("dev");
+    let spawn = || {
+        let mut command = host.command();
+        command.arg("--json").args(&arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let children = [spawn(), spawn(), spawn()];
+    let leases: std::collections::BTreeSet<String> = children
+        .into_iter()
+        .map(|child| {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            serde_json::from_slice::<Value>(&output.stdout).unwrap()["agent"]["lease"].to_string()
+        })
+        .collect();
+    assert_eq!(leases.len(), 1);
+    assert_eq!((host.leased().len(), subject.leftovers(host).len()), (2, 1));
+}
+
+fn on_the_host_network_nothing_is_claimed_to_be_published(subject: &Subject, host: &mut Host) {
+    let agent = started(host, &subject.web("dev", &["--network", "host"]));
+    assert_eq!(agent["published"], "host network");
+    assert!(fetch(host.port(0)).is_some(), "it binds its port itself");
+    host.ok(&["delete", "dev"]);
+    let arguments = subject.start("closed", &["--network", "none"], &["sh", "-c", "sleep 100000"]);
+    if subject.has_images() {
+        let agent = started(host, &arguments);
+        assert_eq!((&agent["published"], &agent["urls"]), (&Value::Null, &json!({})));
+        host.ok(&["delete", "closed", "-t", "0s"]);
+    } else {
+        assert_eq!(host.error(2, &strs(&arguments))["code"], "unsupported");
+        assert_eq!(host.leased(), []);
+    }
+}
+
+/// P7: someone takes a port after it was probed and leased, and before the engine binds it.
+fn a_port_that_the_engine_refuses_is_blocked_and_another_is_tried(subject: &Subject, host: &mut Host) {
+    if !subject.has_images() {
+        // Nothing binds a port for a process, so nothing can refuse one.
+        return;
+    }
+    let mut events = UnixStream::connect(host.path("broker.sock")).unwrap();
+    events.write_all(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut lines = BufReader::new(events).lines();
+    // The headers have come, so the broker tells of all that happens from now on.
+    assert!(lines.by_ref().any(|line| line.unwrap().is_empty()));
+    let first = host.port(0);
+    let thief = std::thread::spawn(move || {
+        let is_lease = |line: &String| line.contains("\"event\":\"pool\"");
+        let _lease = lines.map_while(Result::ok).find(is_lease);
+        TcpListener::bind(("127.0.0.1", first))
+    });
+    let agent = started(host, &subject.idle("dev"));
+    let _thief = thief.join().unwrap().unwrap();
+    assert_eq!(agent["ports"], json!({ "A": host.port(2), "B": host.port(1) }), "B keeps its port");
+    let pool = host.json(&["ports"])["pool"].clone();
+    assert_eq!((&pool["counts"]["blocked"], &pool["counts"]["leased"]), (&json!(1), &json!(2)));
+    assert_eq!(subject.leftovers(host).len(), 1, "what was refused is removed");
+}
+
+macro_rules! conformance {
+    ($($runtime:ident = $subject:expr => [$($case:ident),* $(,)?];)*) => {
+        $(mod $runtime {
+            $(#[test]
+            fn $case() {
+                let subject = $subject;
+                if !subject.is_here() {
+                    eprintln!("{} is not here: not tested", subject.name);
+                    return;
+                }
+                let mut host = super::Host::started(10);
+                super::$case(&subject, &mut host);
+            })*
+        })*
+    };
+}
+
+macro_rules! for_every_runtime {
+    ($($case:ident),* $(,)?) => {
+        conformance! {
+            docker = super::Subject::DOCKER => [$($case),*];
+            podman = super::Subject::PODMAN => [$($case),*];
+            process = super::Subject::PROCESS => [$($case),*];
+        }
+    };
+}
+
+for_every_runtime! {
+    a_start_gives_ports_that_are_reached,
+    the_variables_are_there_inside,
+    starting_what_runs_returns_it,
+    stop_and_delete_may_be_repeated_and_leave_nothing,
+    a_restart_keeps_the_ports,
+    one_that_ends_by_itself_gives_its_ports_back,
+    a_start_that_fails_leaves_nothing,
+    a_later_broker_finds_them_again,
+    exec_passes_input_output_and_exit_code_on,
+    two_starts_at_once_are_one,
+    on_the_host_network_nothing_is_claimed_to_be_published,
+    a_port_that_the_engine_refuses_is_blocked_and_another_is_tried,
+}
+
+/// One pool for all runtimes: agents on Docker and on Podman at the same time never share a number.
+#[test]
+fn docker_and_podman_share_a_pool_and_no_port() {
+    if !Subject::DOCKER.is_here() || !Subject::PODMAN.is_here() {
+        eprintln!("Docker and Podman are not both here: not tested");
+        return;
+    }
+    let host = Host::started(20);
+    for (number, subject) in
+        [Subject::DOCKER, Subject::PODMAN, Subject::PROCESS].iter().cycle().take(6).enumerate()
+    {
+        started(&host, &subject.web(&format!("a{number}"), &[]));
+    }
+    let ports: std::collections::BTreeSet<u16> = host.leased().into_iter().map(|(_, port)| port).collect();
+    assert_eq!(ports.len(), 12);
+    for (number, port) in (0..6).map(|number| (number, host.port(2 * number))) {
+        assert!(fetch(port).unwrap().contains(&format!("a{number}")));
+    }
+}

@@ -1,0 +1,180 @@
+//! Podman, over the Docker-compatible API of its service.
+//!
+//! A service that listens already (`systemctl --user enable --now podman.socket`) is used as it is. Where none does and the
+//! `podman` command is there, a service is started on a socket in the broker's home when it is first needed, and ended
+//! with this value. Should the broker be killed, the service ends by itself once no one has asked it anything for a while,
+//! and until then the next broker uses it. The containers do not depend on it.
+//!
+//! # Limits
+//!
+//! - A start that fails because a port is held may leave that port bound by the service until the service ends (seen with
+//!   Podman 4.3). The port is then blocked, as any that someone else holds.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+
+use crate::docker::{Docker, EngineEndpoint};
+use crate::{
+    Attached, Created, EngineInfo, ErrorKind, ExecRequest, LogRequest, LogStream, Observed, Progress,
+    Runtime, RuntimeError, Spec,
+};
+
+const NAME: &str = "podman";
+/// For how long, in seconds, a service that no one asks goes on. Longer than the pauses of a broker that is there.
+const IDLE: &str = "600";
+/// How long a service may take until it listens.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Podman on this host.
+pub struct Podman {
+    place: Place,
+    /// The service that was started here. The lock is held while one is being started, so that there is only one.
+    service: Mutex<Option<Child>>,
+}
+
+enum Place {
+    /// A service that listens already, or was named.
+    Listening(Docker),
+    /// The command, and the socket for a service of our own.
+    Own { program: PathBuf, socket: PathBuf, docker: Docker },
+}
+
+impl Podman {
+    /// Podman as the settings name it, or where its service usually listens, or as a command with which a service can be
+    /// started on `own_socket`; none if it is not here. Nothing is started yet.
+    ///
+    /// # Errors
+    /// If the settings or `CONTAINER_HOST` name an endpoint that cannot be used.
+    pub fn find(
+        settings_host: Option<&str>,
+        environment: &dyn Fn(&str) -> Option<String>,
+        own_socket: &Path,
+    ) -> Result<Option<Self>, RuntimeError> {
+        let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
+        if let Some(host) = settings_host.map(str::to_owned).or_else(|| variable("CONTAINER_HOST")) {
+            return Ok(Some(Self::at(Place::Listening(Docker::connect(NAME, &host.parse()?)?))));
+        }
+        let own =
+            variable("XDG_RUNTIME_DIR").map(|directory| Path::new(&directory).join("podman/podman.sock"));
+        let usual = own.into_iter().chain([PathBuf::from("/run/podman/podman.sock")]);
+        let listens = |path: &PathBuf| std::os::unix::net::UnixStream::connect(path).is_ok();
+        if let Some(path) = usual.into_iter().find(listens) {
+            return Ok(Some(Self::at(Place::Listening(Docker::connect(NAME, &EngineEndpoint::unix(path))?))));
+        }
+        let Some(program) = variable("PATH").and_then(|path| command_in(&path)) else { return Ok(None) };
+        let docker = Docker::connect(NAME, &EngineEndpoint::unix(own_socket))?;
+        Ok(Some(Self::at(Place::Own { program, socket: own_socket.to_owned(), docker })))
+    }
+
+    fn at(place: Place) -> Self {
+        Self { place, service: Mutex::new(None) }
+    }
+
+    /// The API, behind which a service listens by now.
+    async fn api(&self) -> Result<&Docker, RuntimeError> {
+        let (program, socket, docker) = match &self.place {
+            Place::Listening(docker) => return Ok(docker),
+            Place::Own { program, socket, docker } => (program, socket, docker),
+        };
+        let mut service = self.service.lock().await;
+        // One that was started by a broker which has gone is as good as our own.
+        if UnixStream::connect(socket).await.is_ok() {
+            return Ok(docker);
+        }
+        let failed = |message: String| {
+            RuntimeError::new(ErrorKind::Unreachable, message)
+                .hint("see what `podman info` says, or name a service that listens in runtimes.podman.host")
+        };
+        // What is there is a dead service's.
+        drop(std::fs::remove_file(socket));
+        let mut command = Command::new(program);
+        command.args(["system", "service", "--time", IDLE]).arg(format!("unix://{}", socket.display()));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+        // A group of its own, so that Ctrl-C on the broker leaves it to the broker to end it.
+        command.process_group(0).kill_on_drop(true);
+        let spawned = command.spawn();
+        let child =
+            service.insert(spawned.map_err(|error| failed(format!("podman cannot be run: {error}")))?);
+        let deadline = Instant::now() + PATIENCE;
+        while UnixStream::connect(socket).await.is_err() {
+            if let Ok(Some(status)) = child.try_wait() {
+                return Err(failed(format!("`podman system service` has ended: {status}")));
+            }
+            if Instant::now() >= deadline {
+                return Err(failed(format!(
+                    "`podman system service` does not listen after {} s",
+                    PATIENCE.as_secs()
+                )));
+            }
+            sleep(PAUSE).await;
+        }
+        Ok(docker)
+    }
+}
+
+fn command_in(path: &str) -> Option<PathBuf> {
+    std::env::split_paths(path).map(|directory| directory.join(NAME)).find(|program| program.is_file())
+}
+
+#[async_trait]
+impl Runtime for Podman {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn needs_image(&self) -> bool {
+        true
+    }
+
+    async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
+        self.api().await?.engine().await
+    }
+
+    async fn prepare_image(&self, image: &str, progress: &dyn Progress) -> Result<(), RuntimeError> {
+        self.api().await?.prepare_image(image, progress).await
+    }
+
+    async fn create(&self, spec: &Spec) -> Result<Created, RuntimeError> {
+        self.api().await?.create(spec).await
+    }
+
+    async fn start(&self, id: &str) -> Result<(), RuntimeError> {
+        self.api().await?.start(id).await
+    }
+
+    async fn inspect(&self, id: &str) -> Result<Option<Observed>, RuntimeError> {
+        self.api().await?.inspect(id).await
+    }
+
+    async fn wait_for_end(&self, id: &str, limit: Duration) -> Result<Option<Observed>, RuntimeError> {
+        self.api().await?.wait_for_end(id, limit).await
+    }
+
+    async fn stop(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
+        self.api().await?.stop(id, grace).await
+    }
+
+    async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        self.api().await?.remove(id).await
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>, RuntimeError> {
+        self.api().await?.list().await
+    }
+
+    async fn logs(&self, id: &str, request: &LogRequest) -> Result<LogStream, RuntimeError> {
+        self.api().await?.logs(id, request).await
+    }
+
+    async fn exec(&self, id: &str, request: &ExecRequest) -> Result<Attached, RuntimeError> {
+        self.api().await?.exec(id, request).await
+    }
+}
