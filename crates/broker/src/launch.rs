@@ -20,7 +20,7 @@ use crate::spec;
 use crate::view::HOST_NETWORK;
 
 /// How long an agent is watched after its start for ending at once.
-const SETTLE: Duration = Duration::from_millis(25);
+const SETTLE: Duration = Duration::from_millis(15);
 /// How many lines of its log are shown when it did.
 const LOG_LINES: usize = 20;
 
@@ -50,20 +50,22 @@ impl Core {
         let spec = record.spec.clone().ok_or_else(|| {
             Failure::untouched(OperationError::Lost(format!("{} has nothing to run", record.key)))
         })?;
-        self.prepare_image(runtime, &record.key, &spec).await.map_err(Failure::untouched)?;
         if let Some((runtime, id)) = leftover {
             let failed = |source| Failure::untouched(runtime_error(record, source));
             runtime.remove(id).await.map_err(failed)?;
         }
         record.container = None;
         let wanted = self.runtime_spec(runtime.as_ref(), record, &spec).map_err(Failure::untouched)?;
-        let created = match runtime.create(&wanted).await {
-            Err(error) if error.kind == ErrorKind::NameTaken => {
-                self.clear_name(runtime, record).await.map_err(Failure::untouched)?;
-                runtime.create(&wanted).await
-            }
-            other => other,
-        };
+        // Most often the image is there and the name is free, so neither is asked about beforehand.
+        let mut created = runtime.create(&wanted).await;
+        if created.as_ref().is_err_and(|error| error.kind == ErrorKind::Image) {
+            self.prepare_image(runtime, &record.key, &spec).await.map_err(Failure::untouched)?;
+            created = runtime.create(&wanted).await;
+        }
+        if created.as_ref().is_err_and(|error| error.kind == ErrorKind::NameTaken) {
+            self.clear_name(runtime, record).await.map_err(Failure::untouched)?;
+            created = runtime.create(&wanted).await;
+        }
         let created = created.map_err(|error| failure(record, error))?;
         record.container = Some(created.id.clone());
         record.warnings.extend(created.warnings);

@@ -17,6 +17,7 @@ use crate::core::Core;
 use crate::error::{OperationError, shown};
 use crate::launch::Failure;
 use crate::leases::Ending;
+use crate::ledger::Change;
 use crate::model::{AgentRecord, AgentSpec, Stage};
 use crate::spec;
 
@@ -291,7 +292,8 @@ impl Core {
                 record.exit_code = None;
                 record.reason = None;
                 if is_news {
-                    self.note_or_log(&record).await;
+                    // Not waited for: the lease is on disk, and after a crash the reconciler sees for itself that it runs.
+                    self.note_soon(&record);
                 }
                 self.watch(&record);
                 record
@@ -431,6 +433,18 @@ impl Core {
         if let Err(error) = self.end_lease(record.clone(), Ending::Remember).await {
             tracing::error!(agent = %record.key, %error, "the end of an agent was not recorded; its lease stays");
         }
+    }
+
+    /// Enters the record as it is now, and lets the disk take its time.
+    fn note_soon(self: &Arc<Self>, record: &AgentRecord) {
+        self.publish(record.clone());
+        let recorded = self.ledger.record(vec![Change::Agent(Box::new(record.clone()))]);
+        let key = record.key.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = recorded.on_disk().await {
+                tracing::error!(agent = %key, %error, "a change was not recorded; the reconciler will find it again");
+            }
+        });
     }
 
     pub(crate) async fn note_or_log(&self, record: &AgentRecord) {

@@ -30,6 +30,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long an agent has to end by itself. The demo's own does so at once.
 const STOP_TIMEOUT: &str = "2s";
+/// The demo does not use Podman, and a broker for which none is named may start a service of Podman's.
+const NO_PODMAN: &str = "unix:///nonexistent/podman.sock";
 const LOG_LINES: usize = 15;
 
 /// A home that goes with this value, and what runs in it.
@@ -166,11 +168,26 @@ impl Scratch {
     }
 
     async fn end_agents(&mut self) -> Result<(), CliError> {
-        let has_ended = self.broker.as_mut().is_none_or(|broker| !matches!(broker.try_wait(), Ok(None)));
-        if has_ended {
-            self.start_broker().await?;
+        match self.delete_agents().await {
+            Err(error) if error.code() == Code::BrokerUnreachable && self.broker_ends().await => {
+                tracing::warn!(%error, "the demo's broker has died; another is started to end the agents");
+                self.start_broker().await?;
+                self.delete_agents().await
+            }
+            result => result,
         }
-        self.delete_agents().await
+    }
+
+    /// Whether the process of the broker has ended, or does so at once: one that dies stops answering before it is gone.
+    async fn broker_ends(&mut self) -> bool {
+        let deadline = Instant::now() + GRACE;
+        loop {
+            let ended = self.broker.as_mut().is_none_or(|broker| !matches!(broker.try_wait(), Ok(None)));
+            if ended || Instant::now() >= deadline {
+                return ended;
+            }
+            sleep(PAUSE).await;
+        }
     }
 
     async fn end_broker(&mut self) -> Result<(), CliError> {
@@ -218,11 +235,12 @@ impl Scratch {
 fn settings(range: PortRange, engine: Option<&str>) -> String {
     let mut text = format!(
         "server:\n  broker:\n    listen: none\n    stop_timeout: {STOP_TIMEOUT}\n    port_pool:\n      \
-         range: \"{range}\"\n      ports_per_agent: {PORTS_PER_AGENT}\n"
+         range: \"{range}\"\n      ports_per_agent: {PORTS_PER_AGENT}\n\
+         runtimes:\n  podman:\n    host: {NO_PODMAN}\n"
     );
     if let Some(engine) = engine {
         // What JSON quotes, YAML reads the same.
-        text.push_str(&format!("runtimes:\n  docker:\n    host: {}\n", serde_json::Value::from(engine)));
+        text.push_str(&format!("  docker:\n    host: {}\n", serde_json::Value::from(engine)));
     }
     text
 }
