@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `serve` | puts a broker together, runs it, and ends it |
 //! | `core` | what every part shares: the state behind its lock, the agents' locks, the events |
-//! | `lifecycle`, `launch` | start, stop, restart, delete |
+//! | `lifecycle` | start, stop, restart, delete |
+//! | `spec`, `plan` | what a request means |
+//! | `launch`, `outcome` | one attempt to bring an agent up, and what came of it |
 //! | `leases` | takes and ends leases: pool, ledger, then the rest |
 //! | `reconcile` | makes ledger and runtime agree again |
 //! | `ledger` | the durable record |
@@ -24,6 +26,8 @@ mod ledger;
 mod lifecycle;
 mod lock;
 mod model;
+mod outcome;
+mod plan;
 mod probe;
 mod reconcile;
 mod runtimes;

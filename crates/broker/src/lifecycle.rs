@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::StartRequest;
-use pool::{AgentKey, Moment, Port};
+use pool::{AgentKey, Port};
 use runtime::{ErrorKind, Observed, ObservedState, Runtime, RuntimeError};
 
 use crate::clock;
@@ -17,8 +17,9 @@ use crate::core::Core;
 use crate::error::{OperationError, shown};
 use crate::launch::Failure;
 use crate::leases::Ending;
-use crate::ledger::Change;
 use crate::model::{AgentRecord, AgentSpec, Stage};
+use crate::outcome::Before;
+use crate::plan::{Plan, differs};
 use crate::spec;
 
 /// How many sets of ports a start tries when the engine refuses one after another.
@@ -150,48 +151,6 @@ impl Core {
         self.end_lease(record, Ending::Forget).await.map(Some).map_err(ledger)
     }
 
-    /// What a request means for this agent, with everything checked that can be before anything is done.
-    async fn plan(
-        &self,
-        key: &AgentKey,
-        request: &StartRequest,
-        prior: Option<&AgentRecord>,
-    ) -> Result<Plan, OperationError> {
-        if let Some(record) = prior
-            && let Some(spec) = &record.spec
-            && spec::says_nothing(request)
-        {
-            return Ok(Plan { runtime: self.runtime_of(record)?, spec: spec.clone() });
-        }
-        if let Some(other) = self.state().agents.keys().find(|other| spec::share_a_name(key, other)) {
-            return Err(OperationError::Conflict {
-                message: format!(
-                    "{key} and {other} would both be called {} on a runtime",
-                    key.runtime_name()
-                ),
-                hint: "choose a name without `--` in it".to_owned(),
-                details: serde_json::Map::new(),
-            });
-        }
-        let resolved = spec::resolve(request, &self.settings)?;
-        let runtime = match (&resolved.runtime, prior) {
-            (Some(name), _) => self.runtimes.get(name),
-            (None, Some(record)) if record.is_live() => self.runtimes.get(&record.runtime),
-            (None, _) => self.runtimes.default().await,
-        };
-        let runtime = runtime.map_err(|source| OperationError::Runtime {
-            key: key.clone(),
-            runtime: resolved.runtime.clone().unwrap_or_default(),
-            source,
-        })?;
-        let mut spec = resolved.spec;
-        if !runtime.needs_image() && spec.workspace.is_none() {
-            spec.workspace.clone_from(&request.directory);
-        }
-        check_for_runtime(key, runtime.as_ref(), &spec)?;
-        Ok(Plan { runtime, spec })
-    }
-
     /// Starts what does not run. What the agent had before has been confirmed to have ended.
     async fn launch(self: &Arc<Self>, key: AgentKey, plan: Plan) -> Result<AgentRecord, OperationError> {
         let Plan { runtime, spec } = plan;
@@ -270,69 +229,6 @@ impl Core {
         }
     }
 
-    /// Enters an agent as running, or as ended if it has done its work already; from here on it is watched.
-    pub(crate) async fn confirm(
-        self: &Arc<Self>,
-        mut record: AgentRecord,
-        observed: &Observed,
-    ) -> AgentRecord {
-        record.container = Some(observed.id.clone());
-        record.published = self.published(&record, observed);
-        match &observed.state {
-            ObservedState::Exited { code, at, .. } => {
-                record.started_at = record.started_at.or(Some(clock::now()));
-                self.enter_exit(record, *code, at.map(clock::moment)).await
-            }
-            ObservedState::Running { since } => {
-                let since = since.map_or_else(clock::now, clock::moment);
-                let is_news = record.stage != Stage::Running || record.started_at != Some(since);
-                record.stage = Stage::Running;
-                record.started_at = Some(since);
-                record.ended_at = None;
-                record.exit_code = None;
-                record.reason = None;
-                if is_news {
-                    // Not waited for: the lease is on disk, and after a crash the reconciler sees for itself that it runs.
-                    self.note_soon(&record);
-                }
-                self.watch(&record);
-                record
-            }
-            ObservedState::Created => record,
-        }
-    }
-
-    /// Enters an agent as ended by itself, which the runtime has confirmed.
-    pub(crate) async fn enter_exit(
-        &self,
-        mut record: AgentRecord,
-        code: Option<i64>,
-        at: Option<Moment>,
-    ) -> AgentRecord {
-        let was_asked = record.stage == Stage::Stopping;
-        record.stage = if was_asked { Stage::Stopped } else { Stage::Exited };
-        record.exit_code = code;
-        record.ended_at = Some(at.unwrap_or_else(clock::now));
-        let mut ending = Ending::Remember;
-        if record.spec.as_ref().is_some_and(|spec| spec.remove) {
-            // What cannot be removed now is removed with the next look of the reconciler.
-            let removed = match (self.runtimes.get(&record.runtime), &record.container) {
-                (Ok(runtime), Some(id)) => runtime.remove(id).await.is_ok(),
-                (_, container) => container.is_none(),
-            };
-            if removed {
-                ending = Ending::Forget;
-            }
-        }
-        match self.end_lease(record.clone(), ending).await {
-            Ok(record) => record,
-            Err(error) => {
-                tracing::error!(agent = %record.key, %error, "the end of an agent was not recorded; its lease stays");
-                record
-            }
-        }
-    }
-
     /// Asks the agent to end, and sees to it. The lease is still held afterwards.
     async fn halt(
         &self,
@@ -381,11 +277,16 @@ impl Core {
         runtime: &Arc<dyn Runtime>,
         record: &AgentRecord,
     ) -> Result<Option<Observed>, OperationError> {
-        let failed = |source| runtime_error(record, source);
+        // The id that is known may still be that of the container before: a start may have been cut short between the
+        // creation of the new one and the note of its id.
         let by_name = record.key.runtime_name();
-        let id = record.container.as_deref().unwrap_or(&by_name);
-        let observed = runtime.inspect(id).await.map_err(failed)?;
-        Ok(observed.filter(|observed| self.is_of_lease(observed, record)))
+        for id in record.container.iter().chain([&by_name]) {
+            let observed = runtime.inspect(id).await.map_err(|source| runtime_error(record, source))?;
+            if let Some(observed) = observed.filter(|observed| self.is_of_lease(observed, record)) {
+                return Ok(Some(observed));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether this is the agent under the lease that it has now.
@@ -405,130 +306,10 @@ impl Core {
         let nearest = spec::nearest(&key.to_string(), known.iter().map(String::as_str));
         OperationError::NoSuchAgent { key: key.clone(), nearest: nearest.and_then(|text| text.parse().ok()) }
     }
-
-    /// Ends the lease of a failed start, of which nothing is left.
-    async fn fail(&self, mut record: AgentRecord, before: Before, reason: String) {
-        let forget = record.spec.as_ref().is_some_and(|spec| spec.remove);
-        record.stage = Stage::Failed;
-        record.reason = Some(reason);
-        record.container = None;
-        record.started_at = None;
-        record.ended_at = Some(clock::now());
-        let ending = if forget {
-            Ending::Forget
-        } else {
-            Ending::Restore { former: before.former, released_at: before.released_at }
-        };
-        if let Err(error) = self.end_lease(record.clone(), ending).await {
-            tracing::error!(agent = %record.key, %error, "the end of a failed start was not recorded; its lease stays");
-            self.publish(record);
-        }
-    }
-
-    /// Ends the lease of an agent that has ended and cannot have another one.
-    async fn end(&self, mut record: AgentRecord, why: &OperationError) {
-        record.stage = Stage::Stopped;
-        record.reason = Some(format!("not started again: {why}"));
-        record.ended_at = record.ended_at.or(Some(clock::now()));
-        if let Err(error) = self.end_lease(record.clone(), Ending::Remember).await {
-            tracing::error!(agent = %record.key, %error, "the end of an agent was not recorded; its lease stays");
-        }
-    }
-
-    /// Enters the record as it is now, and lets the disk take its time.
-    fn note_soon(self: &Arc<Self>, record: &AgentRecord) {
-        self.publish(record.clone());
-        let recorded = self.ledger.record(vec![Change::Agent(Box::new(record.clone()))]);
-        let key = record.key.clone();
-        self.tasks.spawn(async move {
-            if let Err(error) = recorded.on_disk().await {
-                tracing::error!(agent = %key, %error, "a change was not recorded; the reconciler will find it again");
-            }
-        });
-    }
-
-    pub(crate) async fn note_or_log(&self, record: &AgentRecord) {
-        if let Err(error) = self.note(record).await {
-            tracing::error!(agent = %record.key, %error, "a change was not recorded; the reconciler will find it again");
-        }
-    }
-}
-
-/// What to run, and by what.
-pub(crate) struct Plan {
-    pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) spec: AgentSpec,
-}
-
-impl Plan {
-    fn differences(&self, record: &AgentRecord) -> Vec<String> {
-        let mut lines = Vec::new();
-        if self.runtime.name() != record.runtime {
-            lines.push(spec::difference("runtime", &record.runtime, self.runtime.name()));
-        }
-        match &record.spec {
-            Some(spec) => lines.extend(spec::differences(spec, &self.spec)),
-            None => lines.push("what it runs is not known: it was found by its labels".to_owned()),
-        }
-        lines
-    }
-}
-
-/// The former ports that an agent has again if its start fails.
-struct Before {
-    former: Vec<Port>,
-    released_at: Option<Moment>,
-}
-
-impl Before {
-    fn of(prior: Option<&AgentRecord>) -> Self {
-        match prior {
-            Some(AgentRecord { lease: Some(lease), .. }) if !lease.ports.is_empty() => {
-                Self { former: lease.ports.clone(), released_at: Some(clock::now()) }
-            }
-            Some(record) => Self { former: record.former.clone(), released_at: record.released_at },
-            None => Self { former: Vec::new(), released_at: None },
-        }
-    }
 }
 
 pub(crate) fn runtime_error(record: &AgentRecord, source: RuntimeError) -> OperationError {
     OperationError::Runtime { key: record.key.clone(), runtime: record.runtime.clone(), source }
-}
-
-fn check_for_runtime(key: &AgentKey, runtime: &dyn Runtime, spec: &AgentSpec) -> Result<(), OperationError> {
-    let name = runtime.name();
-    if runtime.needs_image() && spec.image.is_none() {
-        let hint = format!(
-            "say what to run: `berthold start {} --image IMAGE`, a template with `--template`, or a plain process with \
-             `--runtime process -- COMMAND`",
-            shown(key)
-        );
-        return Err(spec::invalid(format!("no image for {key}: {name} runs agents from images"), Some(hint)));
-    }
-    if !runtime.needs_image() && spec.command.is_empty() {
-        let hint = format!("add it after `--`: `berthold start {} --runtime {name} -- COMMAND`", shown(key));
-        return Err(spec::invalid(
-            format!("no command for {key}: {name} has no images to take one from"),
-            Some(hint),
-        ));
-    }
-    Ok(())
-}
-
-fn differs(record: &AgentRecord, differences: &[String]) -> OperationError {
-    let mut details = serde_json::Map::new();
-    details.insert("agent".to_owned(), record.key.to_string().into());
-    details.insert("differences".to_owned(), differences.into());
-    OperationError::Conflict {
-        message: format!(
-            "{} runs already, with another specification: {}",
-            record.key,
-            differences.join("; ")
-        ),
-        hint: "recreate it with `--replace`, or start another one under another name".to_owned(),
-        details,
-    }
 }
 
 impl Failure {

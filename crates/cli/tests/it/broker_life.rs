@@ -163,3 +163,32 @@ fn without_a_pool_agents_start_without_ports_and_variables() {
     let error = host.error(2, &["start", "more", "--ports", "2", "--runtime", "process", "--", "true"]);
     assert!(error["message"].as_str().unwrap().contains("no port pool"), "{error}");
 }
+
+/// P3 and P4: the broker is killed again and again in the middle of a restart. What runs afterwards has its lease, what has
+/// none does not run, and the agent comes back with its ports.
+#[test]
+fn crashes_in_the_middle_of_a_restart_lose_nothing() {
+    needs_docker!();
+    let (mut host, image) = (Host::started(6), image());
+    host.ok(&idle_agent("dev", &image));
+    let ports = host.agent("dev")["ports"].clone();
+    for round in 0..14 {
+        let mut restart = host.command().args(["restart", "dev", "-t", "0s"]).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(round * 25));
+        host.kill_broker();
+        restart.wait().unwrap();
+        host.serve();
+        let settled =
+            |state: &Value| matches!(state.as_str(), Some("running" | "failed" | "exited" | "stopped"));
+        eventually("the agent is one thing or the other", || settled(&host.agent("dev")["state"]));
+        let format = ["ps", "--filter", &format!("name=^{}$", host.container("dev")), "--format", "{{.ID}}"]
+            .map(str::to_owned);
+        let runs = !docker(&format.each_ref().map(String::as_str)).is_empty();
+        let agent = host.agent("dev");
+        assert_eq!(agent["state"] == "running", runs, "round {round}: {agent}\n{}", host.broker_log());
+        assert_eq!(host.leased().len(), if runs { 2 } else { 0 }, "round {round}: {agent}");
+        host.ok(&["start", "dev"]);
+        assert_eq!(host.agent("dev")["ports"], ports, "round {round}: {}", host.broker_log());
+        assert_eq!(host.containers().len(), 1, "round {round}");
+    }
+}

@@ -1,0 +1,111 @@
+//! What a start request means: which runtime, and what to run, with everything checked before anything is done.
+
+use std::sync::Arc;
+
+use api::StartRequest;
+use pool::AgentKey;
+use runtime::Runtime;
+
+use crate::core::Core;
+use crate::error::{OperationError, shown};
+use crate::model::{AgentRecord, AgentSpec};
+use crate::spec;
+
+/// What to run, and by what.
+pub(crate) struct Plan {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) spec: AgentSpec,
+}
+
+impl Plan {
+    pub(crate) fn differences(&self, record: &AgentRecord) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.runtime.name() != record.runtime {
+            lines.push(spec::difference("runtime", &record.runtime, self.runtime.name()));
+        }
+        match &record.spec {
+            Some(spec) => lines.extend(spec::differences(spec, &self.spec)),
+            None => lines.push("what it runs is not known: it was found by its labels".to_owned()),
+        }
+        lines
+    }
+}
+
+impl Core {
+    /// What a request means for this agent, with everything checked that can be before anything is done.
+    pub(crate) async fn plan(
+        &self,
+        key: &AgentKey,
+        request: &StartRequest,
+        prior: Option<&AgentRecord>,
+    ) -> Result<Plan, OperationError> {
+        if let Some(record) = prior
+            && let Some(spec) = &record.spec
+            && spec::says_nothing(request)
+        {
+            return Ok(Plan { runtime: self.runtime_of(record)?, spec: spec.clone() });
+        }
+        if let Some(other) = self.state().agents.keys().find(|other| spec::share_a_name(key, other)) {
+            return Err(OperationError::Conflict {
+                message: format!(
+                    "{key} and {other} would both be called {} on a runtime",
+                    key.runtime_name()
+                ),
+                hint: "choose a name without `--` in it".to_owned(),
+                details: serde_json::Map::new(),
+            });
+        }
+        let resolved = spec::resolve(request, &self.settings)?;
+        let runtime = match (&resolved.runtime, prior) {
+            (Some(name), _) => self.runtimes.get(name),
+            (None, Some(record)) if record.is_live() => self.runtimes.get(&record.runtime),
+            (None, _) => self.runtimes.default().await,
+        };
+        let runtime = runtime.map_err(|source| OperationError::Runtime {
+            key: key.clone(),
+            runtime: resolved.runtime.clone().unwrap_or_default(),
+            source,
+        })?;
+        let mut spec = resolved.spec;
+        if !runtime.needs_image() && spec.workspace.is_none() {
+            spec.workspace.clone_from(&request.directory);
+        }
+        check_for_runtime(key, runtime.as_ref(), &spec)?;
+        Ok(Plan { runtime, spec })
+    }
+}
+
+fn check_for_runtime(key: &AgentKey, runtime: &dyn Runtime, spec: &AgentSpec) -> Result<(), OperationError> {
+    let name = runtime.name();
+    if runtime.needs_image() && spec.image.is_none() {
+        let hint = format!(
+            "say what to run: `berthold start {} --image IMAGE`, a template with `--template`, or a plain process with \
+             `--runtime process -- COMMAND`",
+            shown(key)
+        );
+        return Err(spec::invalid(format!("no image for {key}: {name} runs agents from images"), Some(hint)));
+    }
+    if !runtime.needs_image() && spec.command.is_empty() {
+        let hint = format!("add it after `--`: `berthold start {} --runtime {name} -- COMMAND`", shown(key));
+        return Err(spec::invalid(
+            format!("no command for {key}: {name} has no images to take one from"),
+            Some(hint),
+        ));
+    }
+    Ok(())
+}
+
+pub(crate) fn differs(record: &AgentRecord, differences: &[String]) -> OperationError {
+    let mut details = serde_json::Map::new();
+    details.insert("agent".to_owned(), record.key.to_string().into());
+    details.insert("differences".to_owned(), differences.into());
+    OperationError::Conflict {
+        message: format!(
+            "{} runs already, with another specification: {}",
+            record.key,
+            differences.join("; ")
+        ),
+        hint: "recreate it with `--replace`, or start another one under another name".to_owned(),
+        details,
+    }
+}
