@@ -20,18 +20,22 @@ struct Inner {
 pub(crate) enum Problem {
     #[error("the settings file {} cannot be read: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("the settings file {} is not UTF-8 text", path.display())]
-    NotText { path: PathBuf },
+    #[error("this is not UTF-8 text")]
+    NotText,
     #[error("this is not valid YAML: {reason}")]
-    Syntax { reason: String },
-    #[error("the key `{key}` stands here twice; the first is in line {first_line}")]
-    Duplicate { key: String, first_line: usize },
+    Syntax { reason: String, hint: Option<&'static str> },
+    #[error("the key `{key}` stands here twice; the first is in line {}, column {}", first.0, first.1)]
+    Duplicate { key: String, first: (usize, usize) },
     #[error("there is no key `{key}`{}", within(parent))]
-    UnknownKey { key: String, parent: String, nearest: Option<String>, known: Vec<String> },
+    UnknownKey { key: String, parent: String, hint: String },
     #[error("the variable {name} names no setting")]
     UnknownVariable { name: String, nearest: Option<String> },
-    #[error("`{key}` {why}")]
+    #[error("{} {why}", subject(key))]
     Wrong { key: String, why: String, hint: Option<String> },
+}
+
+fn subject(key: &str) -> String {
+    if key.is_empty() { "the file".to_owned() } else { format!("`{key}`") }
 }
 
 fn within(parent: &str) -> String {
@@ -50,10 +54,7 @@ impl SettingsError {
     /// What to write instead, where that is known.
     pub fn hint(&self) -> Option<String> {
         match &self.0.problem {
-            Problem::UnknownKey { nearest: Some(nearest), .. } => Some(format!("did you mean `{nearest}`?")),
-            Problem::UnknownKey { known, .. } if !known.is_empty() => {
-                Some(format!("it can hold {}", known.join(", ")))
-            }
+            Problem::UnknownKey { hint, .. } => Some(hint.clone()),
             Problem::UnknownVariable { nearest: Some(nearest), .. } => {
                 Some(format!("did you mean {nearest}?"))
             }
@@ -63,20 +64,25 @@ impl SettingsError {
             ),
             Problem::Wrong { hint, .. } => hint.clone(),
             Problem::Duplicate { .. } => Some("keep one of the two".to_owned()),
-            Problem::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Some("`--settings` and BERTHOLD_SETTINGS must name a file that is there".to_owned())
-            }
-            Problem::Syntax { reason } if reason.contains("tab") => {
-                Some("indent with spaces: YAML does not allow tabs there".to_owned())
-            }
-            _ => None,
+            Problem::Unreadable { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => {
+                    Some("`--settings` and BERTHOLD_SETTINGS must name a file that is there".to_owned())
+                }
+                io::ErrorKind::IsADirectory => Some("name a file, such as settings.yaml in it".to_owned()),
+                io::ErrorKind::PermissionDenied => {
+                    Some("the user who runs this must be allowed to read it".to_owned())
+                }
+                _ => None,
+            },
+            Problem::NotText => Some("save the file as UTF-8".to_owned()),
+            Problem::Syntax { hint, .. } => hint.map(str::to_owned),
         }
     }
 
     /// The file in which it stands, if it stands in one.
     pub fn file(&self) -> Option<&Path> {
         match (&self.0.problem, self.0.place.as_ref().map(|place| &*place.origin)) {
-            (Problem::Unreadable { path, .. } | Problem::NotText { path }, _) => Some(path),
+            (Problem::Unreadable { path, .. }, _) => Some(path),
             (_, Some(Origin::File { path, .. })) => Some(path),
             _ => None,
         }
@@ -96,11 +102,21 @@ impl SettingsError {
     pub fn key(&self) -> Option<String> {
         match &self.0.problem {
             Problem::UnknownKey { key, parent, .. } if !parent.is_empty() => Some(format!("{parent}.{key}")),
+            Problem::Wrong { key, .. } if key.is_empty() => None,
             Problem::UnknownKey { key, .. } | Problem::Wrong { key, .. } | Problem::Duplicate { key, .. } => {
                 Some(key.clone())
             }
             _ => None,
         }
+    }
+
+    /// File, line, column and key, as far as they are known, for a reader that is a program.
+    pub fn details(&self) -> serde_json::Map<String, serde_json::Value> {
+        let file = self.file().map(|path| path.display().to_string().into());
+        let (line, column) = (self.line().map(Into::into), self.column().map(Into::into));
+        let details =
+            [("file", file), ("line", line), ("column", column), ("key", self.key().map(Into::into))];
+        details.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
 
     fn in_file(&self) -> Option<&Place> {
@@ -113,40 +129,26 @@ impl std::error::Error for SettingsError {}
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(place) = &self.0.place else { return self.0.problem.fmt(f) };
-        match &*place.origin {
-            Origin::File { path, .. } => write!(f, "{}:{}:{}: ", path.display(), place.line, place.column)?,
-            // What is wrong with the name is told by the problem itself.
-            Origin::Variable { .. } if matches!(self.0.problem, Problem::UnknownVariable { .. }) => {}
-            Origin::Variable { name, .. } => write!(f, "{name}: ")?,
-            Origin::Flag { name, .. } => write!(f, "--{name}: ")?,
+        // A variable that names no setting is told by the problem itself.
+        if !matches!(self.0.problem, Problem::UnknownVariable { .. }) {
+            write!(f, "{place}: ")?;
         }
         self.0.problem.fmt(f)?;
-        if matches!(*place.origin, Origin::File { .. }) {
+        let is_text = !matches!(self.0.problem, Problem::NotText);
+        if is_text && matches!(*place.origin, Origin::File { .. }) {
             snippet(f, place)?;
         }
         Ok(())
     }
 }
 
-/// The line, with a mark below what is meant: the word that begins there.
+/// The line, with a mark below what is meant.
 fn snippet(f: &mut fmt::Formatter<'_>, place: &Place) -> fmt::Result {
     let Some(line) = place.origin.text().lines().nth(place.line - 1) else { return Ok(()) };
     let number = place.line.to_string();
     let margin = " ".repeat(number.len());
     let before: String =
         line.chars().take(place.column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-    let rest: String = line.chars().skip(place.column - 1).collect();
-    let quoted = rest.chars().next().filter(|c| matches!(c, '"' | '\''));
-    let end = match quoted {
-        Some(quote) => rest[1..].find(quote).map(|at| at + 2),
-        None => rest
-            .find([',', ']', '}', '#'])
-            .into_iter()
-            .chain(rest.find(": "))
-            .chain(rest.ends_with(':').then(|| rest.len() - 1))
-            .min(),
-    };
-    let word = rest[..end.unwrap_or(rest.len())].trim_end();
-    let marks = "^".repeat(word.chars().count().max(1));
-    write!(f, "\n{margin} |\n{number} | {line}\n{margin} | {before}{marks}")
+    let width = place.written().lines().next().map_or(1, |first| first.chars().count().max(1));
+    write!(f, "\n{margin} |\n{number} | {line}\n{margin} | {before}{}", "^".repeat(width))
 }

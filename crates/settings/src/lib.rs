@@ -4,22 +4,29 @@
 //! |---|---|
 //! | `model` | the settings as the rest of Berthold uses them |
 //! | `load` | finds files, variables and flags, and merges them |
+//! | `variable` | which key a variable means |
 //! | `tree` | what was written, with the place of each value |
-//! | `shape` | the table of all keys: unknown ones, variables, JSON Schema |
-//! | `read` | from tree to settings: checks and defaults |
+//! | `shape` | the table of all keys, and the JSON Schema |
+//! | `keys` | keys that there are not, and what was meant |
+//! | `read`, `port_pool` | from tree to settings: checks and defaults |
+//! | `field` | what stands under one key |
 //! | `show` | settings written out again |
 //!
 //! Nothing is passed over silently: a key that there is not, or a value that cannot be honoured, is an error.
 
 mod error;
+mod field;
+mod keys;
 mod load;
 mod model;
+mod port_pool;
 mod read;
 mod shape;
 mod show;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod variable;
 
 pub use error::SettingsError;
 pub use load::{Loaded, Sources, load};

@@ -8,13 +8,10 @@ use std::sync::Arc;
 
 use crate::error::{Problem, SettingsError};
 use crate::model::Settings;
-use crate::read::{self, nearest};
+use crate::read;
 use crate::shape::{ROOT, Shape};
 use crate::tree::{self, Entry, Node, Origin, Place, Value};
-
-/// Variables that start so are settings; every other one is passed over.
-const PREFIX: &str = "BERTHOLD_";
-const SECTIONS: [&str; 3] = ["SERVER_", "RUNTIMES_", "TEMPLATES_"];
+use crate::variable::{self, Meaning};
 
 /// Where settings are looked for.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +54,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, SettingsError> {
     let mut variables: Vec<&(String, String)> = sources.environment.iter().collect();
     variables.sort();
     for (name, value) in variables {
-        if let Some(node) = from_variable(name, value)? {
+        if let Some(node) = from_variable(name, value, &root)? {
             root = root.merge(node);
         }
     }
@@ -71,41 +68,51 @@ pub fn load(sources: &Sources) -> Result<Loaded, SettingsError> {
 }
 
 fn read_file(path: &Path, must_be_there: bool) -> Result<Option<String>, SettingsError> {
+    let is_missing =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !must_be_there => return Ok(None),
+        Err(error) if is_missing(&error) && !must_be_there => return Ok(None),
         Err(source) => {
             return Err(SettingsError::without_place(Problem::Unreadable { path: path.to_owned(), source }));
         }
     };
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Some(text)),
-        Err(_) => Err(SettingsError::without_place(Problem::NotText { path: path.to_owned() })),
-    }
+    // Some editors begin a file with a mark of its encoding, which would move the columns.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(bytes);
+    String::from_utf8(bytes).map(Some).map_err(|error| not_text(path, &error))
 }
 
-fn from_variable(name: &str, value: &str) -> Result<Option<Node>, SettingsError> {
-    let Some(rest) = name.strip_prefix(PREFIX) else { return Ok(None) };
-    if !SECTIONS.iter().any(|section| rest.starts_with(section)) {
-        return Ok(None);
-    }
+fn not_text(path: &Path, error: &std::string::FromUtf8Error) -> SettingsError {
+    let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+    let before = String::from_utf8_lossy(valid);
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|character| *character != '\n').count() + 1;
+    let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+    let origin = Arc::new(Origin::File { path: path.to_owned(), text });
+    SettingsError::new(Problem::NotText, Place::at(&origin, line, column))
+}
+
+/// What the variable sets; nothing, if it is none of the settings'.
+fn from_variable(name: &str, value: &str, weaker: &Node) -> Result<Option<Node>, SettingsError> {
     let origin = Arc::new(Origin::Variable { name: name.to_owned(), text: value.to_owned() });
-    match ROOT.path_of_variable(rest) {
-        Some(path) => nested(&path, &origin).map(Some),
-        None => {
-            let known: Vec<String> = ROOT.variables().iter().map(|rest| format!("{PREFIX}{rest}")).collect();
-            let nearest = nearest(name, known.iter().map(String::as_str)).map(str::to_owned);
-            let problem = Problem::UnknownVariable { name: name.to_owned(), nearest };
-            Err(SettingsError::new(problem, Place::start(&origin)))
-        }
+    let unknown = || variable::unknown(name, Place::start(&origin));
+    match variable::meaning(name, weaker) {
+        Meaning::NoSetting => Ok(None),
+        Meaning::Unknown => Err(unknown()),
+        Meaning::Key(path) => nested(&path, &origin).map(Some),
+        Meaning::Block(path) => match tree::parse(&origin) {
+            Ok(Node { value: Value::Map(_), .. }) => nested(&path, &origin).map(Some),
+            _ => Err(unknown()),
+        },
     }
 }
 
 /// The tree in which only the value at `path` is written.
 fn nested(path: &[String], origin: &Arc<Origin>) -> Result<Node, SettingsError> {
     let here = Place::start(origin);
-    // Text is taken as it is: `#` and `:` mean nothing in it.
-    let value = if is_text(path) {
+    // Text is taken as it is, so that `#` and `:` mean nothing in it, unless it is in quotes as in a file.
+    let in_quotes = origin.text().starts_with(['"', '\'']);
+    let value = if is_text(path) && !in_quotes {
         Node { value: Value::Text(origin.text().to_owned()), place: here.clone() }
     } else {
         tree::parse(origin)?
@@ -118,16 +125,6 @@ fn nested(path: &[String], origin: &Arc<Origin>) -> Result<Node, SettingsError> 
 }
 
 fn is_text(path: &[String]) -> bool {
-    let mut shape = &ROOT;
-    for name in path {
-        shape = match shape {
-            Shape::Block(keys) => match keys.iter().find(|key| key.name == name) {
-                Some(key) => &key.shape,
-                None => return false,
-            },
-            Shape::Named(shape) => shape,
-            Shape::Leaf(_) => return false,
-        };
-    }
-    matches!(shape, Shape::Leaf(schema) if schema()["type"] == "string")
+    let shape = path.iter().try_fold(&ROOT, |shape, name| shape.below(name));
+    matches!(shape, Some(Shape::Leaf(schema)) if schema()["type"] == "string")
 }

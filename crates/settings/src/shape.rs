@@ -1,5 +1,5 @@
-//! Which keys there are: one table, from which unknown keys are told, variables of the environment find their key, and the
-//! JSON Schema is made.
+//! Which keys there are: one table, from which unknown keys are told, variables of the environment find their key, settings
+//! are written in order, and the JSON Schema is made.
 
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ fn truth() -> Value {
 }
 
 fn duration() -> Value {
-    json!({ "type": "string", "examples": ["10s", "1m 30s"] })
+    json!({ "type": "string", "examples": ["500ms", "10s", "1m 30s"] })
 }
 
 fn range() -> Value {
@@ -52,7 +52,7 @@ fn count() -> Value {
 }
 
 fn texts() -> Value {
-    json!({ "type": "array", "items": { "type": "string" } })
+    json!({ "type": "array", "items": { "type": ["string", "number", "boolean"] } })
 }
 
 fn variables() -> Value {
@@ -115,7 +115,7 @@ pub(crate) static ROOT: Shape = Shape::Block(&[
                         ),
                         leaf(
                             "cool_down",
-                            "For how long a released port is handed out only if nothing else is left. Default: 0s.",
+                            "For how long a released port is handed out only if nothing else is left, at most a year. Default: 0s.",
                             duration,
                         ),
                         leaf(
@@ -132,10 +132,14 @@ pub(crate) static ROOT: Shape = Shape::Block(&[
                 ),
                 leaf(
                     "reconcile_interval",
-                    "How often the ledger is compared with the runtimes. More than 0; default: 10s.",
+                    "How often the ledger is compared with the runtimes: more than 0, at most a year. Default: 10s.",
                     duration,
                 ),
-                leaf("stop_timeout", "How long an agent has to end by itself. Default: 10s.", duration),
+                leaf(
+                    "stop_timeout",
+                    "How long an agent has to end by itself when it is stopped, at most a year. Default: 10s.",
+                    duration,
+                ),
             ]),
         )]),
     ),
@@ -195,6 +199,15 @@ static TEMPLATE: Shape = Shape::Block(&[
 ]);
 
 impl Shape {
+    /// The shape of what stands under the key `name`.
+    pub(crate) fn below(&self, name: &str) -> Option<&Self> {
+        match self {
+            Self::Leaf(_) => None,
+            Self::Named(shape) => Some(shape),
+            Self::Block(keys) => keys.iter().find(|key| key.name == name).map(|key| &key.shape),
+        }
+    }
+
     /// The JSON Schema of what may stand here.
     pub(crate) fn schema(&self) -> Value {
         match self {
@@ -210,33 +223,6 @@ impl Shape {
                 };
                 let properties: serde_json::Map<String, Value> = keys.iter().map(property).collect();
                 json!({ "type": ["object", "null"], "properties": properties, "additionalProperties": false })
-            }
-        }
-    }
-
-    /// The key path that a variable's name means, such as `SERVER_BROKER_PORT_POOL_RANGE`. Keys hold `_` themselves, so each
-    /// block is asked which of its keys the name starts with; what a user may name ends where a key below it begins.
-    pub(crate) fn path_of_variable(&self, name: &str) -> Option<Vec<String>> {
-        match self {
-            Self::Leaf(_) => name.is_empty().then(Vec::new),
-            // A block as a whole can be given too, such as `{ range: 8000-9000 }`.
-            Self::Block(_) | Self::Named(_) if name.is_empty() => Some(Vec::new()),
-            Self::Block(keys) => keys.iter().find_map(|key| {
-                let rest = name.strip_prefix(&key.name.to_ascii_uppercase())?;
-                let rest = if rest.is_empty() { rest } else { rest.strip_prefix('_')? };
-                let mut path = key.shape.path_of_variable(rest)?;
-                path.insert(0, key.name.to_owned());
-                Some(path)
-            }),
-            Self::Named(shape) => {
-                let whole = || Some(vec![name.to_ascii_lowercase()]);
-                let split = name.match_indices('_').rev().find_map(|(at, _)| {
-                    let rest = &name[at + 1..];
-                    let mut path = shape.path_of_variable(rest).filter(|path| !path.is_empty())?;
-                    path.insert(0, name[..at].to_ascii_lowercase().replace('_', "-"));
-                    Some(path)
-                });
-                split.or_else(whole)
             }
         }
     }

@@ -1,14 +1,23 @@
 //! Settings written out again: what is in force, defaults included.
 
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::model::{Listen, PortPool, Settings, Template};
+use crate::shape::{ROOT, Shape};
 
 /// The settings as a YAML file that means the same.
 pub fn to_yaml(settings: &Settings) -> String {
     let mut text = String::new();
-    write(&mut text, &to_json(settings), 0);
+    write(&mut text, &to_json(settings), Some(&ROOT), 0);
     text
+}
+
+/// As [`to_json`] has it.
+impl Serialize for Settings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        to_json(self).serialize(serializer)
+    }
 }
 
 /// The settings as the JSON form of such a file.
@@ -93,17 +102,31 @@ fn duration(duration: std::time::Duration) -> Value {
     humantime::format_duration(duration).to_string().into()
 }
 
-/// Blocks are indented; what is empty, a list or a scalar stands on its key's line as JSON, which is YAML too.
-fn write(text: &mut String, value: &Value, depth: usize) {
+/// Blocks are indented; what is empty, a list or a scalar stands on its key's line as JSON, which is YAML too. Keys come in
+/// the order of `shape`, those that the user chose in the order of the alphabet.
+fn write(text: &mut String, value: &Value, shape: Option<&Shape>, depth: usize) {
     let Value::Object(map) = value else { return };
-    for (key, value) in map {
-        let indent = "  ".repeat(depth);
+    let mut entries: Vec<(&String, &Value)> = map.iter().collect();
+    if let Some(Shape::Block(keys)) = shape {
+        entries.sort_by_key(|(name, _)| keys.iter().position(|key| key.name == *name));
+    }
+    for (name, value) in entries {
+        let (indent, key) = ("  ".repeat(depth), plain_key(name));
         match value {
             Value::Object(below) if !below.is_empty() => {
                 text.push_str(&format!("{indent}{key}:\n"));
-                write(text, value, depth + 1);
+                write(text, value, shape.and_then(|shape| shape.below(name)), depth + 1);
             }
             _ => text.push_str(&format!("{indent}{key}: {value}\n")),
         }
     }
+}
+
+/// The key as it can stand in YAML: in quotes if it would else be read as something other than this text.
+fn plain_key(name: &str) -> String {
+    let words = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
+    let is_plain = name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+        && !words.contains(&name.to_ascii_lowercase().as_str());
+    if is_plain { name.to_owned() } else { Value::from(name).to_string() }
 }

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::{DuplicateKeyPolicy, Spanned};
+use serde_saphyr::{DuplicateKeyPolicy, NonFiniteFloatPolicy, Spanned};
 
 use crate::error::{Problem, SettingsError};
 
@@ -39,12 +40,14 @@ pub(crate) struct Entry {
     pub(crate) node: Node,
 }
 
-/// Where something stands. Lines and columns are counted from 1.
+/// Where something stands. Lines and columns are counted from 1, columns in characters.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) origin: Arc<Origin>,
     pub(crate) line: usize,
     pub(crate) column: usize,
+    /// The bytes of the origin's text that it takes; for a list or a block, its opening bracket alone.
+    bytes: Range<usize>,
 }
 
 /// Where settings come from, with what is written there.
@@ -65,7 +68,34 @@ impl Origin {
 
 impl Place {
     pub(crate) fn start(origin: &Arc<Origin>) -> Self {
-        Self { origin: Arc::clone(origin), line: 1, column: 1 }
+        Self::at(origin, 1, 1)
+    }
+
+    pub(crate) fn at(origin: &Arc<Origin>, line: usize, column: usize) -> Self {
+        Self { origin: Arc::clone(origin), line, column, bytes: 0..0 }
+    }
+
+    fn of(origin: &Arc<Origin>, at: serde_saphyr::Location) -> Self {
+        let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        let bytes = at.span().byte_offset().zip(at.span().byte_len());
+        let bytes = bytes.map_or(0..0, |(from, length)| number(from)..number(from.saturating_add(length)));
+        let (line, column) = (number(at.line()).max(1), number(at.column()).max(1));
+        Self { origin: Arc::clone(origin), line, column, bytes }
+    }
+
+    /// What is written there, letter by letter; empty where that is not known.
+    pub(crate) fn written(&self) -> &str {
+        self.origin.text().get(self.bytes.clone()).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.origin {
+            Origin::File { path, .. } => write!(f, "{}:{}:{}", path.display(), self.line, self.column),
+            Origin::Variable { name, .. } => f.write_str(name),
+            Origin::Flag { name, .. } => write!(f, "--{name}"),
+        }
     }
 }
 
@@ -79,6 +109,24 @@ impl Node {
             Value::Text(_) => "text",
             Value::List(_) => "a list",
             Value::Map(_) => "a block of keys",
+        }
+    }
+
+    /// A single value as it was written, so that `3.10`, `007`, and the label `NO` stay what they are; `None` for lists and
+    /// blocks.
+    pub(crate) fn text(&self) -> Option<String> {
+        let written = |shown: String| match self.place.written() {
+            "" => shown,
+            // A number with a tag may stand in quotes: `!!int "3"`.
+            written => written.trim_matches(['"', '\'']).to_owned(),
+        };
+        match &self.value {
+            Value::Null => Some(String::new()),
+            Value::Bool(value) => Some(written(value.to_string())),
+            Value::Integer(value) => Some(written(value.to_string())),
+            Value::Float(value) => Some(written(value.to_string())),
+            Value::Text(text) => Some(text.clone()),
+            Value::List(_) | Value::Map(_) => None,
         }
     }
 
@@ -108,25 +156,58 @@ pub(crate) fn parse(origin: &Arc<Origin>) -> Result<Node, SettingsError> {
     if text.trim().is_empty() {
         return Ok(Node { value: Value::Null, place: Place::start(origin) });
     }
-    let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::PassThrough };
+    let options = serde_saphyr::options! {
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
+        reject_unsupported_tags: true,
+    };
     let raw: Spanned<Raw> = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let place = error.location().map_or_else(|| Place::start(origin), |at| place(origin, at));
-        let message = error.without_snippet().to_string();
-        SettingsError::new(Problem::Syntax { reason: tidy(&message) }, place)
+        let place = error.location().map_or_else(|| Place::start(origin), |at| Place::of(origin, at));
+        SettingsError::new(syntax(error.without_snippet()), place)
     })?;
     settle(origin, raw)
 }
 
-/// The parser's message without the position, which is told anyway.
-fn tidy(message: &str) -> String {
-    let first = message.lines().next().unwrap_or(message);
-    let first = first.split_once(" at line ").map_or(first, |(before, _)| before);
-    first.trim_start_matches("error: ").trim_end_matches('.').to_owned()
+/// The parser's error in words for the author of the file, not for the user of the parser.
+fn syntax(error: &serde_saphyr::Error) -> Problem {
+    use serde_saphyr::Error;
+    let (reason, hint) = match error {
+        Error::MultipleDocuments { .. } => {
+            ("a second document begins here".to_owned(), Some("take out the line `---` above it"))
+        }
+        Error::NullIntoString { .. } => ("a key is missing here".to_owned(), Some("write `key: value`")),
+        Error::Unexpected { expected: "string scalar", .. } => {
+            ("a key must be text".to_owned(), Some("write `key: value`"))
+        }
+        error => {
+            let message = error.to_string();
+            let first = message.lines().next().unwrap_or(&message);
+            let first = first.split_once(" at line ").map_or(first, |(before, _)| before);
+            // Without the position, which is told anyway.
+            let reason = match first.strip_prefix("error: line ").and_then(|rest| rest.split_once(": ")) {
+                Some((_, reason)) => reason,
+                None => first.trim_start_matches("error: "),
+            };
+            (reason.trim_end_matches('.').to_owned(), remedy(reason))
+        }
+    };
+    Problem::Syntax { reason, hint }
 }
 
-fn place(origin: &Arc<Origin>, at: serde_saphyr::Location) -> Place {
-    let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX).max(1);
-    Place { origin: Arc::clone(origin), line: number(at.line()), column: number(at.column()) }
+/// What usually helps against what the parser says.
+fn remedy(reason: &str) -> Option<&'static str> {
+    let table = [
+        ("tab", "indent with spaces: YAML does not allow tabs there"),
+        ("mapping values are not allowed", "if the `:` belongs to the text, put the text in quotes"),
+        ("did not find expected key", "the keys of a block start in the same column"),
+        ("unexpected character", "put the text in quotes"),
+        ("unclosed bracket", "close it, on this line or below"),
+        ("unclosed quote", "close it"),
+        ("unknown escape", "in single quotes a backslash is only a backslash"),
+        ("unsupported tag", "take it out: tags mean nothing in settings"),
+        ("unknown anchor", "the anchor (`&name`) must stand above; text that starts with `*` needs quotes"),
+    ];
+    table.into_iter().find(|(sign, _)| reason.contains(sign)).map(|(_, remedy)| remedy)
 }
 
 /// A value as the parser has it.
@@ -153,10 +234,10 @@ fn settle(origin: &Arc<Origin>, raw: Spanned<Raw>) -> Result<Node, SettingsError
         Raw::Map(pairs) => {
             let mut map: BTreeMap<String, Entry> = BTreeMap::new();
             for (key, value) in pairs {
-                let here = place(origin, key.referenced);
+                let here = Place::of(origin, key.defined);
                 if let Some(before) = map.get(&key.value) {
-                    let first_line = before.key.line;
-                    return Err(SettingsError::new(Problem::Duplicate { key: key.value, first_line }, here));
+                    let first = (before.key.line, before.key.column);
+                    return Err(SettingsError::new(Problem::Duplicate { key: key.value, first }, here));
                 }
                 let node = settle(origin, value)?;
                 map.insert(key.value, Entry { key: here, node });
@@ -164,7 +245,8 @@ fn settle(origin: &Arc<Origin>, raw: Spanned<Raw>) -> Result<Node, SettingsError
             Value::Map(map)
         }
     };
-    Ok(Node { value, place: place(origin, raw.referenced) })
+    // Where an alias (`*name`) stands for it, the value itself is shown and not the alias.
+    Ok(Node { value, place: Place::of(origin, raw.defined) })
 }
 
 impl<'de> Deserialize<'de> for Raw {

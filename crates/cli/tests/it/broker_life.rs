@@ -1,6 +1,8 @@
 //! The broker goes and comes back; the agents do not notice.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -164,31 +166,35 @@ fn without_a_pool_agents_start_without_ports_and_variables() {
     assert!(error["message"].as_str().unwrap().contains("no port pool"), "{error}");
 }
 
-/// P3 and P4: the broker is killed again and again in the middle of a restart. What runs afterwards has its lease, what has
-/// none does not run, and the agent comes back with its ports.
+/// P3, P4 and P6: the broker is killed in the middle of a restart, at each step that the engine tells of. The next one knows
+/// what is there, and the agent comes back at once, with its ports.
 #[test]
 fn crashes_in_the_middle_of_a_restart_lose_nothing() {
     needs_docker!();
     let (mut host, image) = (Host::started(6), image());
     host.ok(&idle_agent("dev", &image));
-    let ports = host.agent("dev")["ports"].clone();
-    for round in 0..14 {
+    let (ports, name) = (host.agent("dev")["ports"].clone(), host.container("dev"));
+    for step in ["kill", "die", "destroy", "create", "start"] {
+        let (container, event) = (format!("container={name}"), format!("event={step}"));
+        // From now on, though the command subscribes a little later.
+        let now = jiff::Timestamp::now().to_string();
+        let mut events = Command::new("docker")
+            .args(["events", "--since", &now, "--filter", &container, "--filter", &event])
+            .args(["--format", "{{.Action}}"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut restart = host.command().args(["restart", "dev", "-t", "0s"]).spawn().unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(round * 25));
+        let mut line = String::new();
+        BufReader::new(events.stdout.take().unwrap()).read_line(&mut line).unwrap();
         host.kill_broker();
+        events.kill().unwrap();
+        events.wait().unwrap();
         restart.wait().unwrap();
+        assert_eq!(line.trim(), step);
         host.serve();
-        let settled =
-            |state: &Value| matches!(state.as_str(), Some("running" | "failed" | "exited" | "stopped"));
-        eventually("the agent is one thing or the other", || settled(&host.agent("dev")["state"]));
-        let format = ["ps", "--filter", &format!("name=^{}$", host.container("dev")), "--format", "{{.ID}}"]
-            .map(str::to_owned);
-        let runs = !docker(&format.each_ref().map(String::as_str)).is_empty();
-        let agent = host.agent("dev");
-        assert_eq!(agent["state"] == "running", runs, "round {round}: {agent}\n{}", host.broker_log());
-        assert_eq!(host.leased().len(), if runs { 2 } else { 0 }, "round {round}: {agent}");
         host.ok(&["start", "dev"]);
-        assert_eq!(host.agent("dev")["ports"], ports, "round {round}: {}", host.broker_log());
-        assert_eq!(host.containers().len(), 1, "round {round}");
+        assert_eq!(host.agent("dev")["ports"], ports, "{step}: {}", host.broker_log());
+        assert_eq!((host.leased().len(), host.containers().len()), (2, 1), "{step}");
     }
 }

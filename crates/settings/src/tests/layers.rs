@@ -1,0 +1,102 @@
+use std::fs;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use insta::assert_snapshot;
+
+use super::{EXAMPLE, from_text, shown};
+use crate::{Kubernetes, RuntimeName, Sources, load, to_yaml};
+
+#[test]
+fn the_example_loads() {
+    let settings = from_text(EXAMPLE);
+    let pool = settings.server.broker.port_pool.clone().unwrap();
+    assert_eq!(pool.range.to_string(), "8000-9000");
+    assert_eq!(pool.host_url.unwrap().to_string(), "http://203.0.113.7");
+    assert_eq!(pool.exclude.iter().map(ToString::to_string).collect::<Vec<_>>(), ["8080", "8443-8450"]);
+    assert_eq!(pool.env_aliases["PORT"].to_string(), "A");
+    assert_eq!(settings.server.broker.default_runtime, Some(RuntimeName::Docker));
+    assert_eq!(settings.templates["web"].command, ["npm", "run", "dev"]);
+    assert_eq!(settings.runtimes.kubernetes, Kubernetes::default());
+}
+
+#[test]
+fn what_is_written_out_means_the_same() {
+    for text in [EXAMPLE, "", "server: { broker: { listen: none, port_pool: , stop_timeout: 1m 30s } }"] {
+        let settings = from_text(text);
+        assert_eq!(from_text(&to_yaml(&settings)), settings, "{}", to_yaml(&settings));
+    }
+}
+
+#[test]
+fn an_absent_block_means_no_pool_and_an_empty_one_means_the_defaults() {
+    for text in [
+        "",
+        "# nothing\n",
+        "server:\n",
+        "server: { broker: {} }",
+        "server: { broker: { port_pool: { enabled: false } } }",
+    ] {
+        assert_eq!(from_text(text).server.broker.port_pool, None, "{text:?}");
+    }
+    for text in ["server: { broker: { port_pool: } }", "server: { broker: { port_pool: {} } }"] {
+        let pool = from_text(text).server.broker.port_pool.unwrap();
+        assert_eq!((pool.range.to_string().as_str(), pool.ports_per_agent), ("8000-9000", 2));
+        assert_eq!(pool.bind_address, IpAddr::from([127, 0, 0, 1]));
+        assert_eq!(pool.cool_down, Duration::ZERO);
+    }
+}
+
+#[test]
+fn the_bind_address_follows_the_host_url() {
+    let bind = |text: &str| {
+        let text = format!("server: {{ broker: {{ port_pool: {{ {text} }} }} }}");
+        from_text(&text).server.broker.port_pool.unwrap().bind_address.to_string()
+    };
+    assert_eq!(bind("host_url: http://203.0.113.7//"), "0.0.0.0");
+    assert_eq!(bind("host_url: http://localhost"), "127.0.0.1");
+    assert_eq!(bind("host_url: 'http://[::1]'"), "127.0.0.1");
+    assert_eq!(bind("host_url: http://203.0.113.7, bind_address: 192.0.2.1"), "192.0.2.1");
+}
+
+#[test]
+fn layers_are_merged_by_key_and_the_stronger_wins() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let weak = file(
+        "weak.yaml",
+        "server: { broker: { stop_timeout: 1s, port_pool: { range: 8000-8999, exclude: [8001] } } }",
+    );
+    let strong =
+        file("strong.yaml", "server: { broker: { port_pool: { exclude: [8002], ports_per_agent: 3 } } }");
+    let absent = directory.path().join("absent.yaml");
+    let mut sources = Sources { layers: vec![weak.clone(), absent, strong.clone()], ..Sources::default() };
+    let loaded = load(&sources).unwrap();
+    let pool = loaded.settings.server.broker.port_pool.clone().unwrap();
+    assert_eq!(loaded.files, [weak, strong]);
+    assert_eq!(loaded.settings.server.broker.stop_timeout, Duration::from_secs(1));
+    assert_eq!((pool.range.size(), pool.ports_per_agent, pool.exclude.len()), (1000, 3, 1));
+    assert_eq!(pool.exclude[0].to_string(), "8002", "a list is replaced");
+
+    let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    sources.environment = vec![set("BERTHOLD_SERVER_BROKER_PORT_POOL_PORTS_PER_AGENT", "4")];
+    assert_eq!(load(&sources).unwrap().settings.server.broker.port_pool.unwrap().ports_per_agent, 4);
+    sources.overrides = vec![set("server.broker.port_pool.ports_per_agent", "5")];
+    assert_eq!(load(&sources).unwrap().settings.server.broker.port_pool.unwrap().ports_per_agent, 5);
+
+    // What two layers break together is blamed on the value that breaks it.
+    let narrow = file("narrow.yaml", "server:\n  broker:\n    port_pool: { range: 8000-8001 }\n");
+    let wide = file("wide.yaml", "server: { broker: { port_pool: { ports_per_agent: 9 } } }");
+    let result = load(&Sources { layers: vec![wide, narrow], ..Sources::default() });
+    assert_snapshot!(shown(result, directory.path()), @"
+    wide.yaml:1:51: `server.broker.port_pool.ports_per_agent` is 9, but the pool holds only 2 ports of 8000-8001 (narrow.yaml:3:25)
+      |
+    1 | server: { broker: { port_pool: { ports_per_agent: 9 } } }
+      |                                                   ^
+    hint: ask for fewer ports, or widen the range
+    ");
+}
