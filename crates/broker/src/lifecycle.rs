@@ -20,6 +20,8 @@ use crate::leases::Ending;
 use crate::model::{AgentRecord, AgentSpec, Stage};
 use crate::outcome::Before;
 use crate::plan::{Plan, differs};
+use crate::probe;
+use crate::runtimes::Locality;
 use crate::spec;
 
 /// How many sets of ports a start tries when the engine refuses one after another.
@@ -206,7 +208,7 @@ impl Core {
             }
             record.container = None;
             if attempt < MAX_PORT_SETS
-                && let Some(refused) = failure.refused_ports(&record)
+                && let Some(refused) = failure.refused_ports(&record, self.runtimes.locality(runtime.name()))
             {
                 for (port, by) in refused {
                     self.block(port, &by);
@@ -313,13 +315,18 @@ pub(crate) fn runtime_error(record: &AgentRecord, source: RuntimeError) -> Opera
 }
 
 impl Failure {
-    /// The ports that the engine refused and by whom they are held; none if the failure is of another kind.
-    fn refused_ports(&self, record: &AgentRecord) -> Option<Vec<(Port, String)>> {
-        let refused = self.refused?;
-        let by = crate::leases::ANOTHER_PROCESS.to_owned();
-        match refused.and_then(Port::new).filter(|port| record.ports().contains(port)) {
-            Some(port) => Some(vec![(port, by)]),
-            None => Some(record.ports().iter().map(|port| (*port, by.clone())).collect()),
+    /// The ports that the engine refused and by whom they are held; none if the failure is of another kind. Where it named
+    /// none, they are those that are seen to be held on this host, or else any of them may be.
+    fn refused_ports(&self, record: &AgentRecord, locality: Locality) -> Option<Vec<(Port, String)>> {
+        let named = self.refused?.and_then(Port::new).filter(|port| record.ports().contains(port));
+        let held = |port: &Port| locality == Locality::Local && probe::is_busy(*port);
+        let mut refused: Vec<Port> = match named {
+            Some(port) => vec![port],
+            None => record.ports().iter().copied().filter(held).collect(),
+        };
+        if refused.is_empty() {
+            refused = record.ports().to_vec();
         }
+        Some(refused.into_iter().map(|port| (port, crate::leases::ANOTHER_PROCESS.to_owned())).collect())
     }
 }

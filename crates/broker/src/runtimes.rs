@@ -5,6 +5,7 @@ use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use runtime::container::AppleContainer;
 use runtime::docker::{Docker, EngineEndpoint, endpoint};
 use runtime::podman::Podman;
 use runtime::process::{Processes, ShimCommand};
@@ -43,6 +44,7 @@ impl Runtimes {
         let mut known = BTreeMap::new();
         known.insert(RuntimeName::Docker.as_str(), docker(settings));
         known.insert(RuntimeName::Podman.as_str(), podman(settings, home));
+        known.insert(RuntimeName::Container.as_str(), apple_container());
         let processes: Arc<dyn Runtime> = Arc::new(Processes::new(home.processes(), shim));
         known.insert(RuntimeName::Process.as_str(), Known::Here(processes, Locality::Local));
         Self { known, preferred: settings.server.broker.default_runtime }
@@ -99,9 +101,6 @@ impl Runtimes {
         }
         let mut reasons = Vec::new();
         for name in BY_DEFAULT {
-            if !self.known.contains_key(name.as_str()) {
-                continue;
-            }
             match self.get(name.as_str()) {
                 Ok(runtime) => match runtime.engine().await {
                     Ok(_) => return Ok(runtime),
@@ -151,5 +150,16 @@ fn podman(settings: &Settings, home: &Home) -> Known {
             Some("install Podman, or set `runtimes.podman.host` in the settings".to_owned()),
         ),
         Err(error) => Known::Unusable(error.message, error.hint),
+    }
+}
+
+fn apple_container() -> Known {
+    let variable = |name: &str| env::var(name).ok();
+    match AppleContainer::find(&variable) {
+        Some(container) => Known::Here(Arc::new(container), Locality::Local),
+        None => Known::Unusable(
+            "Apple's container is not here: there is no `container` command".to_owned(),
+            Some("it needs macOS 26 on Apple silicon: https://github.com/apple/container".to_owned()),
+        ),
     }
 }

@@ -3,6 +3,8 @@
 //! A runtime knows containers (or processes) and nothing of leases: it is told which ports to publish and which
 //! labels to keep, and says truthfully what is there. Who may have which port is decided elsewhere.
 
+mod child;
+pub mod container;
 pub mod docker;
 mod error;
 mod model;
@@ -18,6 +20,9 @@ pub use model::{
 use std::time::Duration;
 
 use async_trait::async_trait;
+
+/// What [`Runtime::list`] goes by: the label whose value is the broker's id.
+pub(crate) const BROKER_LABEL: &str = "berthold.broker";
 
 /// Something that runs agents.
 ///

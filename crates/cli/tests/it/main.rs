@@ -6,6 +6,7 @@
 mod broker_life;
 mod commands;
 mod conformance;
+mod container;
 mod defects;
 mod demo;
 mod docker;

@@ -26,6 +26,8 @@ pub(crate) struct Host {
     serve: Option<Child>,
     range: Range,
     project: String,
+    /// A directory with commands that stand before all others.
+    commands: Option<PathBuf>,
 }
 
 /// A block of ports that no other test has.
@@ -61,7 +63,7 @@ impl Host {
         let text = settings(&format!("{}-{}", range.first, range.first + ports - 1));
         fs::write(home.path().join("settings.yaml"), text).unwrap();
         let project = format!("t{}", home.path().file_name().unwrap().to_string_lossy()[2..].to_lowercase());
-        Self { home, serve: None, range, project }
+        Self { home, serve: None, range, project, commands: None }
     }
 
     /// The same with its broker running.
@@ -69,6 +71,12 @@ impl Host {
         let mut host = Self::with_pool(ports);
         host.serve();
         host
+    }
+
+    /// Lets the broker find a `container` command that stands in for Apple's and keeps its containers on Docker.
+    pub(crate) fn with_fake_container(mut self) -> Self {
+        self.commands = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fakes"));
+        self
     }
 
     /// Starts the broker and waits until it answers.
@@ -129,6 +137,10 @@ impl Host {
             .env("BERTHOLD_PROJECT", &self.project)
             .env("NO_COLOR", "1")
             .current_dir(self.home.path());
+        if let Some(commands) = &self.commands {
+            let path = std::env::var("PATH").unwrap();
+            command.env("PATH", format!("{}:{path}", commands.display()));
+        }
         command
     }
 
@@ -212,8 +224,17 @@ impl Host {
 
     /// The names of all containers of an engine that carry this broker's label, in whatever state.
     pub(crate) fn engine_containers(&self, engine: &str) -> Vec<String> {
+        self.labelled_containers(engine, "berthold.broker")
+    }
+
+    /// The names of what the fake `container` keeps on Docker for this broker, in whatever state.
+    pub(crate) fn fake_containers(&self) -> Vec<String> {
+        self.labelled_containers("docker", "apple.berthold.broker")
+    }
+
+    fn labelled_containers(&self, engine: &str, label: &str) -> Vec<String> {
         let Ok(id) = fs::read_to_string(self.path("broker.id")) else { return Vec::new() };
-        let filter = format!("label=berthold.broker={}", id.trim());
+        let filter = format!("label={label}={}", id.trim());
         let listed = engine_command(engine, &["ps", "-a", "--filter", &filter, "--format", "{{.Names}}"]);
         let mut names: Vec<String> = listed.lines().map(str::to_owned).collect();
         names.sort();
@@ -233,7 +254,8 @@ impl Drop for Host {
             drop(child.wait());
         }
         for engine in ENGINES.into_iter().filter(|engine| answers(engine)) {
-            for name in self.engine_containers(engine) {
+            let faked = if engine == "docker" { self.fake_containers() } else { Vec::new() };
+            for name in self.engine_containers(engine).into_iter().chain(faked) {
                 drop(Command::new(engine).args(["rm", "-f", "-v", &name]).output());
             }
         }

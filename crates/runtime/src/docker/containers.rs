@@ -21,8 +21,8 @@ use super::limits::{ANSWER, GREETING, WORK};
 use super::wire::Wire;
 use super::{create, exec, observe, output};
 use crate::{
-    Attached, Created, EngineInfo, ErrorKind, ExecRequest, LogRequest, LogStream, Observed, ObservedState,
-    Progress, Runtime, RuntimeError, Spec,
+    Attached, BROKER_LABEL, Created, EngineInfo, ErrorKind, ExecRequest, LogRequest, LogStream, Observed,
+    ObservedState, Progress, Runtime, RuntimeError, Spec,
 };
 
 /// For the engine to agree with itself that a container has ended.
@@ -32,8 +32,6 @@ const CONFIRMING_PACE: Duration = Duration::from_millis(50);
 
 /// How many containers are inspected at a time.
 const AT_ONCE: usize = 8;
-
-const BROKER_LABEL: &str = "berthold.broker";
 
 /// An engine that speaks Docker's API.
 #[derive(Clone, Debug)]

@@ -4,19 +4,10 @@
 //! agent, or its own end, ends them too.
 
 use std::io;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::Stdio;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 
 use super::becoming::cannot_execute;
 use super::ending::is_running;
@@ -25,13 +16,7 @@ use super::folder::Folder;
 use super::processes::not_running;
 use super::record::{AgentRecord, Left};
 use super::table::MARK;
-use crate::{Attached, ErrorKind, ExecRequest, LogStream, Output, RuntimeError};
-
-const CHUNK: usize = 16 * 1024;
-/// Pieces under way to a slow reader, who so slows the command down.
-const PIECES: usize = 16;
-/// A pipe that stays silent so long after the command's end is only held open by what the command left running.
-const SILENCE: Duration = Duration::from_millis(100);
+use crate::{Attached, ErrorKind, ExecRequest, RuntimeError, child};
 
 /// A command with all that it needs.
 pub(super) struct Beside {
@@ -71,15 +56,7 @@ impl Beside {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| command_error(program, &error))?;
         confirm(folder, &mut child)?;
-
-        let ended = CancellationToken::new();
-        let (sender, output) = channel();
-        let stdout = child.stdout.take().expect("standard output was asked for");
-        let stderr = child.stderr.take().expect("standard error was asked for");
-        tokio::spawn(read(stdout, Output::Stdout, sender.clone(), ended.clone()));
-        tokio::spawn(read(stderr, Output::Stderr, sender, ended.clone()));
-        let input = child.stdin.take().map(|stdin| write_to(stdin, ended.clone()));
-        Ok(Attached { output: stream(output), input, resize: None, exit: exit_of(child, ended) })
+        Ok(child::on_pipes(child))
     }
 }
 
@@ -95,88 +72,6 @@ pub(super) fn confirm(folder: &Folder, child: &mut Child) -> Result<(), RuntimeE
         // It can only fail for a command that has ended by itself.
         let _has_ended = child.start_kill();
     })
-}
-
-/// The pieces that [`read`] sends.
-pub(super) fn stream(output: mpsc::Receiver<Output>) -> LogStream {
-    Box::pin(ReceiverStream::new(output).map(Ok))
-}
-
-/// A channel for [`read`]: the readers send and end it, who is attached receives.
-pub(super) fn channel() -> (mpsc::Sender<Output>, mpsc::Receiver<Output>) {
-    mpsc::channel(PIECES)
-}
-
-/// Passes on what the command writes, until the end of the file, or until silence after the command's end.
-pub(super) async fn read(
-    mut from: impl AsyncRead + Unpin,
-    wrap: fn(Bytes) -> Output,
-    to: mpsc::Sender<Output>,
-    ended: CancellationToken,
-) {
-    let mut buffer = BytesMut::new();
-    loop {
-        buffer.reserve(CHUNK);
-        // Reading is cancel-safe: a read that is given up has taken nothing.
-        let length = tokio::select! {
-            biased;
-            length = from.read_buf(&mut buffer) => length,
-            () = silence_after(&ended) => return,
-        };
-        // A terminal whose last user is gone answers with an error instead of an end of file.
-        if matches!(length, Err(_) | Ok(0)) || to.send(wrap(buffer.split().freeze())).await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn silence_after(ended: &CancellationToken) {
-    ended.cancelled().await;
-    tokio::time::sleep(SILENCE).await;
-}
-
-/// Writes what is sent to the command, and closes its input when the sender is dropped.
-pub(super) fn write_to(
-    mut input: impl AsyncWrite + Unpin + Send + 'static,
-    ended: CancellationToken,
-) -> mpsc::Sender<Bytes> {
-    // Who is attached sends and ends it.
-    let (sender, mut receiver) = mpsc::channel::<Bytes>(PIECES);
-    let writing = async move {
-        while let Some(data) = receiver.recv().await {
-            // A command may close its input and go on; then the rest is not wanted.
-            if input.write_all(&data).await.and(input.flush().await).is_err() {
-                return;
-            }
-        }
-    };
-    tokio::spawn(ended.run_until_cancelled_owned(writing));
-    sender
-}
-
-/// The command's exit code. The command is waited for even if no one wants to know.
-pub(super) fn exit_of(
-    mut child: Child,
-    ended: CancellationToken,
-) -> futures_util::future::BoxFuture<'static, Result<i64, RuntimeError>> {
-    let (sender, receiver) = oneshot::channel();
-    tokio::spawn(async move {
-        let status = child.wait().await;
-        ended.cancel();
-        let _no_one_wants_to_know = sender.send(status);
-    });
-    async move {
-        let lost =
-            |error: io::Error| RuntimeError::new(ErrorKind::Other, "the exit code was lost").source(error);
-        let status = receiver.await.unwrap_or_else(|_| Err(io::Error::other("the broker is shutting down")));
-        status.map(exit_code).map_err(lost)
-    }
-    .boxed()
-}
-
-fn exit_code(status: ExitStatus) -> i64 {
-    let signalled = || 128 + status.signal().unwrap_or_default();
-    status.code().unwrap_or_else(signalled).into()
 }
 
 fn command_error(program: &str, error: &io::Error) -> RuntimeError {

@@ -16,12 +16,9 @@ use super::record::{self, AgentRecord, PublishRecord, file_error};
 use super::shim::Report;
 use super::{environment, log, terminal};
 use crate::{
-    Attached, Created, EngineInfo, ErrorKind, ExecRequest, LogRequest, LogStream, Network, Observed,
-    ObservedState, Progress, Publish, Runtime, RuntimeError, Spec,
+    Attached, BROKER_LABEL, Created, EngineInfo, ErrorKind, ExecRequest, LogRequest, LogStream, Network,
+    Observed, ObservedState, Progress, Publish, Runtime, RuntimeError, Spec,
 };
-
-/// The label without which a listing passes over an agent.
-const BROKER_LABEL: &str = "berthold.broker";
 
 /// How a shim is called: a program that calls [`super::run_shim`] with its last argument, the agent's folder.
 #[derive(Clone, PartialEq, Eq, Debug)]

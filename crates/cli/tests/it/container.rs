@@ -1,0 +1,118 @@
+//! Apple's `container`, by a command that stands in for it: what it is called with, and what becomes of its refusals.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+fn host() -> Host {
+    let mut host = Host::with_pool(4).with_fake_container();
+    host.serve();
+    host
+}
+
+fn idle<'a>(name: &'a str, image: &'a str) -> Vec<&'a str> {
+    let script = "trap 'exit 0' TERM; sleep 100000 & wait";
+    vec!["start", name, "--runtime", "container", "--image", image, "--", "sh", "-c", script]
+}
+
+#[test]
+fn the_command_lines_byte_for_byte() {
+    needs_docker!();
+    let (host, image) = (host(), image());
+    let mut start = idle("dev", &image);
+    start.splice(2..2, ["-e", "GREETING=good day", "-v", "/tmp:/work/tmp:ro"]);
+    host.ok(&start);
+    let agent = host.agent("dev");
+    host.ok(&["stop", "dev", "-t", "3s"]);
+    host.ok(&["delete", "dev"]);
+    let (name, a, b) = (host.container("dev"), host.port(0), host.port(1));
+    let (project, lease) = (host.project(), agent["lease"].as_str().unwrap());
+    let broker = fs::read_to_string(host.path("broker.id")).unwrap();
+    let expected = [
+        format!(
+            "[create][--name][{name}][--env][AVAILABLE_LOCALHOST_PORT_A={a}][--env][AVAILABLE_LOCALHOST_PORT_B={b}]\
+             [--env][BERTHOLD_AGENT={project}/dev][--env][GREETING=good day]\
+             [--label][berthold.agent={project}/dev][--label][berthold.broker={}][--label][berthold.lease={lease}]\
+             [--label][berthold.name=dev][--label][berthold.ports={a}-{b}][--label][berthold.project={project}]\
+             [--volume][/tmp:/work/tmp:ro][--publish][127.0.0.1:{a}:{a}/tcp][--publish][127.0.0.1:{b}:{b}/tcp]\
+             [{image}][sh][-c][trap 'exit 0' TERM; sleep 100000 & wait]",
+            broker.trim()
+        ),
+        format!("[start][{name}]"),
+        format!("[stop][--time][3][{name}]"),
+        format!("[delete][--force][{name}]"),
+    ];
+    let calls = fs::read_to_string(host.path("container.calls")).unwrap();
+    let is_deed =
+        |line: &&str| !["[list]", "[image]", "[--version]", "[system]"].iter().any(|it| line.starts_with(it));
+    assert_eq!(calls.lines().filter(is_deed).collect::<Vec<_>>(), expected);
+}
+
+/// P3: while its service does not run, nothing is known and nothing given back.
+#[test]
+fn a_service_that_does_not_run_changes_nothing() {
+    needs_docker!();
+    let (mut host, image) = (host(), image());
+    host.ok(&idle("dev", &image));
+    fs::write(host.path("container.is-down"), "").unwrap();
+    let error = host.error(6, &idle("other", &image));
+    assert_eq!(error["code"], "runtime_unreachable");
+    assert!(error["hint"].as_str().unwrap().contains("container system start"), "{error}");
+    host.error(6, &["stop", "dev"]);
+    // What the failed start took stays leased too: no one can tell whether it left something.
+    let dev = [("dev A".to_owned(), host.port(0)), ("dev B".to_owned(), host.port(1))];
+    let leased = host.leased();
+    assert_eq!((&leased[..2], leased.len()), (&dev[..], 4));
+    host.kill_broker();
+    host.serve();
+    assert_eq!(host.leased(), leased);
+    fs::remove_file(host.path("container.is-down")).unwrap();
+    eventually("it is stopped once the service is back", || host.run(&["stop", "dev"]).code == 0);
+    eventually("nothing is held any more", || host.leased().is_empty());
+}
+
+#[test]
+fn a_name_that_something_else_has_is_a_conflict() {
+    needs_docker!();
+    let (host, image) = (host(), image());
+    let foreign = format!("apple-{}", host.container("dev"));
+    docker(&[
+        "run",
+        "-d",
+        "--name",
+        &foreign,
+        "--label",
+        "apple.berthold.broker=another",
+        &image,
+        "sleep",
+        "100000",
+    ]);
+    let error = host.error(7, &idle("dev", &image));
+    docker(&["rm", "-f", &foreign]);
+    assert_eq!(error["code"], "conflict", "{error}");
+    assert_eq!(host.leased(), []);
+}
+
+/// The real one follows for ever; Berthold ends it with the agent.
+#[test]
+fn a_log_that_is_followed_ends_with_the_agent() {
+    needs_docker!();
+    let (host, image) = (host(), image());
+    let script = "echo first; sleep 2; echo last";
+    host.ok(&["start", "job", "--runtime", "container", "--image", &image, "--", "sh", "-c", script]);
+    assert_eq!(host.ok(&["logs", "-f", "job"]), "first\nlast\n");
+    eventually("its end is noticed", || host.agent("job")["state"] == "exited");
+    assert_eq!((&host.agent("job")["exit_code"], host.leased()), (&Value::Null, vec![]));
+}
+
+#[test]
+fn an_image_that_is_nowhere_is_told_as_such() {
+    needs_docker!();
+    let host = host();
+    let error = host.error(6, &idle("dev", "localhost/no-such-image:1"));
+    assert!(error["message"].as_str().unwrap().contains("localhost/no-such-image:1"), "{error}");
+    assert_eq!((host.leased(), host.fake_containers()), (vec![], Vec::<String>::new()));
+    assert_eq!(host.json(&["broker", "status"])["broker"]["warnings"], json!([]));
+}

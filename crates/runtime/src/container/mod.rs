@@ -1,0 +1,308 @@
+//! Apple's `container` (macOS 26 on Apple silicon), through its command.
+//!
+//! # Limits
+//!
+//! - It has no host network, publishes at most 64 ports a container, and does not tell exit codes.
+//! - Whether a container is there is read from a listing that succeeded, never from a refusal: the command has one exit
+//!   code for all that goes wrong.
+//! - Its published ports may reset connections while the container's own address answers
+//!   (<https://github.com/apple/container/issues/1180>).
+
+mod arguments;
+mod command;
+mod listing;
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
+
+use self::command::{ContainerCommand, Printed};
+use crate::child::terminal::Terminal;
+use crate::{
+    Attached, BROKER_LABEL, Created, EngineInfo, ErrorKind, ExecRequest, LogRequest, LogStream, Observed,
+    ObservedState, Output, Progress, Runtime, RuntimeError, Spec, child,
+};
+
+const NAME: &str = "container";
+/// For a question that the service answers from what it knows.
+const ANSWER: Duration = Duration::from_secs(30);
+/// For what has it boot or end a virtual machine.
+const WORK: Duration = Duration::from_secs(120);
+/// For a pull, whose progress it shows to terminals alone.
+const PULL: Duration = Duration::from_secs(60 * 60);
+/// How old a listing may be for those who wait for an end: all of them share one.
+const PACE: Duration = Duration::from_secs(1);
+/// How often the end of what was stopped is looked for.
+const CONFIRMING_PACE: Duration = Duration::from_millis(100);
+/// How long after the container's end its log is still read, if nothing more comes.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+/// Apple's `container` on this host.
+pub struct AppleContainer {
+    command: ContainerCommand,
+    /// The newest listing. The lock is held while one is made, so that many who wait ask once.
+    recent: Mutex<Option<(Instant, Vec<Observed>)>>,
+}
+
+impl AppleContainer {
+    /// The `container` command on `PATH`; none if there is none.
+    pub fn find(environment: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
+        let path = environment("PATH")?;
+        let program = std::env::split_paths(&path).map(|it| it.join(NAME)).find(|it| it.is_file())?;
+        Some(Self::at(program))
+    }
+
+    fn at(program: PathBuf) -> Self {
+        Self { command: ContainerCommand { program }, recent: Mutex::new(None) }
+    }
+
+    async fn run(&self, doing: &str, arguments: &[String], limit: Duration) -> Result<Printed, RuntimeError> {
+        self.command.run(doing, arguments, limit).await
+    }
+
+    /// All containers, ours or not.
+    async fn listing(&self) -> Result<Vec<Observed>, RuntimeError> {
+        let arguments = arguments::plain(&["list", "--all", "--format", "json"]);
+        let printed = self.run("list the containers", &arguments, ANSWER).await?;
+        listing::read(&printed.stdout).map_err(|error| {
+            let message = "container's listing is not understood";
+            RuntimeError::new(ErrorKind::Other, message)
+                .source(error)
+                .hint("this version of `container` may be newer than Berthold knows")
+        })
+    }
+
+    /// The same, at most [`PACE`] old.
+    async fn recent_listing(&self) -> Result<Vec<Observed>, RuntimeError> {
+        let mut recent = self.recent.lock().await;
+        if let Some((_, listing)) = recent.as_ref().filter(|(at, _)| at.elapsed() < PACE) {
+            return Ok(listing.clone());
+        }
+        let listing = self.listing().await?;
+        *recent = Some((Instant::now(), listing.clone()));
+        Ok(listing)
+    }
+
+    /// What is there, which must be.
+    async fn existing(&self, id: &str) -> Result<Observed, RuntimeError> {
+        let nothing = || RuntimeError::new(ErrorKind::NotFound, format!("there is no container `{id}`"));
+        self.inspect(id).await?.ok_or_else(nothing)
+    }
+
+    /// Waits until `is_over` of what is there.
+    async fn confirm(
+        &self,
+        id: &str,
+        what: &str,
+        is_over: impl Fn(Option<&ObservedState>) -> bool,
+    ) -> Result<(), RuntimeError> {
+        let deadline = Instant::now() + WORK;
+        loop {
+            if is_over(self.inspect(id).await?.map(|it| it.state).as_ref()) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let message = format!("container says that `{id}` was {what}, but it is still there");
+                return Err(RuntimeError::new(ErrorKind::Other, message));
+            }
+            sleep(CONFIRMING_PACE).await;
+        }
+    }
+
+    async fn has_image(&self, image: &str) -> Result<bool, RuntimeError> {
+        let arguments = arguments::plain(&["image", "inspect", image]);
+        match self.run("look for the image", &arguments, ANSWER).await {
+            Ok(printed) => Ok(printed.stdout.trim() != "[]"),
+            Err(error) if error.kind == ErrorKind::Unreachable => Err(error),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+fn is_over(state: Option<&ObservedState>) -> bool {
+    !matches!(state, Some(ObservedState::Running { .. }))
+}
+
+#[async_trait]
+impl Runtime for AppleContainer {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn needs_image(&self) -> bool {
+        true
+    }
+
+    async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
+        let printed = self.run("say its version", &arguments::plain(&["--version"]), ANSWER).await?;
+        // Such as `container CLI version 1.2.0 (build: release, commit: 0a1b2c3)`.
+        let version = printed.stdout.trim().strip_prefix("container CLI version ");
+        let version = version.and_then(|rest| rest.split_whitespace().next()).ok_or_else(|| {
+            let message = format!("{} is not Apple's container", self.command.program.display());
+            RuntimeError::new(ErrorKind::Unreachable, message)
+        })?;
+        self.run("answer", &arguments::plain(&["system", "status"]), ANSWER).await.map_err(|error| {
+            // It fails with a table that says that nothing is registered, or with a sentence.
+            RuntimeError::new(ErrorKind::Unreachable, error.message)
+                .hint("start its service: `container system start`")
+        })?;
+        let endpoint = self.command.program.display().to_string();
+        Ok(EngineInfo { version: version.to_owned(), endpoint })
+    }
+
+    async fn prepare_image(&self, image: &str, progress: &dyn Progress) -> Result<(), RuntimeError> {
+        if self.has_image(image).await? {
+            return Ok(());
+        }
+        progress.report(&format!("container is pulling {image}"), None, None);
+        let arguments = arguments::plain(&["image", "pull", image]);
+        let pulled = self.run(&format!("pull the image {image}"), &arguments, PULL).await;
+        pulled.map(drop).map_err(|mut error| {
+            if error.kind != ErrorKind::Unreachable {
+                error.kind = ErrorKind::Image;
+            }
+            error
+        })
+    }
+
+    async fn create(&self, spec: &Spec) -> Result<Created, RuntimeError> {
+        let arguments = arguments::create(spec)?;
+        let image = spec.image.as_deref().unwrap_or_default();
+        // It would pull by itself, without a word and for as long as it takes.
+        if !self.has_image(image).await? {
+            let message = format!("container does not have the image {image}");
+            return Err(RuntimeError::new(ErrorKind::Image, message));
+        }
+        let doing = format!("create the container `{}`", spec.name);
+        let printed = self.run(&doing, &arguments, WORK).await?;
+        let id = printed.stdout.lines().map(str::trim).rfind(|line| !line.is_empty());
+        Ok(Created { id: id.unwrap_or(&spec.name).to_owned(), warnings: printed.warnings() })
+    }
+
+    async fn start(&self, id: &str) -> Result<(), RuntimeError> {
+        self.existing(id).await?;
+        self.run("start the container", &arguments::plain(&["start", id]), WORK).await.map(drop)
+    }
+
+    async fn inspect(&self, id: &str) -> Result<Option<Observed>, RuntimeError> {
+        Ok(self.listing().await?.into_iter().find(|observed| observed.id == id))
+    }
+
+    async fn wait_for_end(&self, id: &str, limit: Duration) -> Result<Option<Observed>, RuntimeError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            sleep(PACE.min(deadline.saturating_duration_since(Instant::now()))).await;
+            if Instant::now() >= deadline {
+                return self.inspect(id).await;
+            }
+            let recent = self.recent_listing().await?;
+            if is_over(recent.iter().find(|it| it.id == id).map(|it| &it.state)) {
+                // The listing may be older than the question.
+                return self.inspect(id).await;
+            }
+        }
+    }
+
+    async fn stop(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
+        let Some(observed) = self.inspect(id).await? else { return Ok(()) };
+        if !matches!(observed.state, ObservedState::Running { .. }) {
+            return Ok(());
+        }
+        let stopped =
+            self.run("stop the container", &arguments::stop(id, grace), grace.saturating_add(WORK)).await;
+        // It may have ended by itself meanwhile, and refuse for that.
+        if let Err(error) = stopped
+            && !is_over(self.inspect(id).await?.map(|it| it.state).as_ref())
+        {
+            return Err(error);
+        }
+        self.confirm(id, "stopped", is_over).await
+    }
+
+    async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        if self.inspect(id).await?.is_none() {
+            return Ok(());
+        }
+        let removed =
+            self.run("remove the container", &arguments::plain(&["delete", "--force", id]), WORK).await;
+        if let Err(error) = removed
+            && self.inspect(id).await?.is_some()
+        {
+            return Err(error);
+        }
+        self.confirm(id, "removed", |state| state.is_none()).await
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>, RuntimeError> {
+        let mut listing = self.listing().await?;
+        listing.retain(|observed| observed.labels.contains_key(BROKER_LABEL));
+        Ok(listing)
+    }
+
+    async fn logs(&self, id: &str, request: &LogRequest) -> Result<LogStream, RuntimeError> {
+        self.existing(id).await?;
+        let mut child = self
+            .command
+            .with(&arguments::logs(id, request))
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| self.command.unusable(&error))?;
+        let output = child.stdout.take().map(tokio_util::io::ReaderStream::new);
+        let pieces = futures_util::stream::iter(output).flatten().map(|piece| {
+            let lost = |error: std::io::Error| {
+                RuntimeError::new(ErrorKind::Other, "container's log broke off").source(error)
+            };
+            piece.map(Output::Stdout).map_err(lost)
+        });
+        // The command is ended with the stream.
+        let pieces = pieces.map(move |piece| {
+            let _lives_as_long = &child;
+            piece
+        });
+        if !request.follow {
+            return Ok(pieces.boxed());
+        }
+        // It goes on for ever, though the container has ended.
+        let watcher = Self::at(self.command.program.clone());
+        let id = id.to_owned();
+        let ended = async move {
+            // A service that does not answer ends the stream as well.
+            while let Ok(Some(Observed { state: ObservedState::Running { .. }, .. })) =
+                watcher.wait_for_end(&id, ANSWER).await
+            {}
+            sleep(LAST_WORDS).await;
+        };
+        Ok(pieces.take_until(ended).boxed())
+    }
+
+    async fn exec(&self, id: &str, request: &ExecRequest) -> Result<Attached, RuntimeError> {
+        if request.command.is_empty() {
+            return Err(RuntimeError::new(ErrorKind::Invalid, "there is no command to run"));
+        }
+        let observed = self.existing(id).await?;
+        if !matches!(observed.state, ObservedState::Running { .. }) {
+            return Err(RuntimeError::new(ErrorKind::NotRunning, format!("`{id}` does not run")));
+        }
+        let mut command = self.command.with(&arguments::exec(id, request));
+        let unusable = |error: std::io::Error| self.command.unusable(&error);
+        let Some(size) = request.terminal else {
+            if request.stdin {
+                command.stdin(Stdio::piped());
+            }
+            return Ok(child::on_pipes(command.spawn().map_err(unusable)?));
+        };
+        let (terminal, theirs) = Terminal::open(size).map_err(unusable)?;
+        let copy = || theirs.try_clone().map_err(unusable);
+        command.stdin(copy()?).stdout(copy()?).stderr(copy()?);
+        drop(theirs);
+        let child = command.spawn().map_err(unusable)?;
+        // The broker's copies of the child's end: while one is open, the child's end is not seen.
+        drop(command);
+        terminal.attach(child, request.stdin).map_err(unusable)
+    }
+}
