@@ -58,6 +58,7 @@ impl OperationError {
                 ErrorKind::Unsupported => Code::Unsupported,
                 ErrorKind::Invalid => Code::InvalidRequest,
                 ErrorKind::NotRunning => Code::NotRunning,
+                ErrorKind::Forbidden => Code::Forbidden,
                 ErrorKind::Command => Code::StartFailed,
                 ErrorKind::NotFound | ErrorKind::Image | ErrorKind::Other => Code::RuntimeFailed,
             },

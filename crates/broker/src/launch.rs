@@ -16,6 +16,7 @@ use crate::error::{OperationError, shown};
 use crate::labels;
 use crate::lifecycle::runtime_error;
 use crate::model::{AgentRecord, AgentSpec};
+use crate::runtimes::Locality;
 use crate::spec;
 use crate::view::HOST_NETWORK;
 
@@ -66,7 +67,10 @@ impl Core {
             self.clear_name(runtime, record).await.map_err(Failure::untouched)?;
             created = runtime.create(&wanted).await;
         }
-        let created = created.map_err(|error| failure(record, error))?;
+        let created = created.map_err(|error| {
+            let touched = !refuses_all(&error.kind);
+            Failure { touched, ..failure(record, error) }
+        })?;
         record.container = Some(created.id.clone());
         record.warnings.extend(created.warnings);
         runtime.start(&created.id).await.map_err(|error| failure(record, error))?;
@@ -147,7 +151,11 @@ impl Core {
             labels: lease.map(|lease| labels::write(&self.id, &record.key, lease)).unwrap_or_default(),
             volumes: spec::mounts(spec, runtime.needs_image())?,
             workdir: spec.workspace.clone(),
-            publish: if network.publishes() { ports.iter().map(publish).collect() } else { Vec::new() },
+            publish: if network.publishes() && runtime.publishes() {
+                ports.iter().map(publish).collect()
+            } else {
+                Vec::new()
+            },
             network,
         })
     }
@@ -225,7 +233,13 @@ impl Core {
                 Err(start_failed(format!("{} has not started it", runtime.name()), Vec::new(), None))
             }
             ObservedState::Running { .. } => {
-                let missing = wanted.publish.iter().find(|wanted| !observed.published.contains(wanted));
+                // On which of its addresses another host publishes is not ours to choose.
+                let is_local = self.runtimes.locality(runtime.name()) == Locality::Local;
+                let is_there = |wanted: &Publish| {
+                    let is_it = |it: &Publish| it == wanted || !is_local && it.host == wanted.host;
+                    observed.published.iter().any(is_it)
+                };
+                let missing = wanted.publish.iter().find(|wanted| !is_there(wanted));
                 match missing {
                     None => Ok(observed),
                     Some(publish) => {
@@ -242,6 +256,12 @@ impl Core {
 
 fn is_of(record: &AgentRecord, published: &Publish) -> bool {
     record.ports().iter().any(|port| port.get() == published.host)
+}
+
+/// Whether a creation that was refused so has certainly created nothing.
+fn refuses_all(kind: &ErrorKind) -> bool {
+    use ErrorKind::{Forbidden, Image, Invalid, NameTaken, Unsupported};
+    matches!(kind, Forbidden | Image | Invalid | NameTaken | Unsupported)
 }
 
 fn failure(record: &AgentRecord, error: RuntimeError) -> Failure {

@@ -3,9 +3,11 @@
 //! A lease is in the ledger, with its owner, before anyone is told its ports. It leaves the ledger before the pool hands
 //! its ports to anyone else. If the ledger cannot be written, the pool is put back as it was.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pool::{Exhausted, LeaseId, Moment, Owner, Port};
+use runtime::HeldPort;
 
 use crate::clock;
 use crate::core::Core;
@@ -148,9 +150,14 @@ impl Core {
     }
 
     /// Asks of every blocked port whether it still is, and unblocks those that are not.
-    pub(crate) fn retry_blocked(&self) {
+    pub(crate) async fn retry_blocked(&self) {
         let blocked: Vec<Port> = self.state().pool.blocked().map(|(port, _)| port).collect();
-        let free: Vec<Port> = blocked.into_iter().filter(|port| !probe::is_busy(*port)).collect();
+        if blocked.is_empty() {
+            return;
+        }
+        let unseen = self.held_unseen("", None).await;
+        let is_free = |port: &Port| !unseen.contains_key(port) && !probe::is_busy(*port);
+        let free: Vec<Port> = blocked.into_iter().filter(is_free).collect();
         if free.is_empty() {
             return;
         }
@@ -172,6 +179,7 @@ impl Core {
         runtime: &str,
     ) -> Result<Vec<Port>, Exhausted> {
         let is_local = self.runtimes.locality(runtime) == Locality::Local;
+        let unseen = self.held_unseen(runtime, undo.old.as_ref()).await;
         loop {
             let ports = {
                 let (mut state, now) = (self.state(), clock::now());
@@ -181,19 +189,38 @@ impl Core {
                 }
             };
             let mut busy = Vec::new();
-            for port in ports.iter().filter(|_| is_local) {
-                if self.is_held(*port, undo).await {
-                    busy.push(*port);
+            for port in &ports {
+                if let Some(by) = unseen.get(port) {
+                    busy.push((*port, by.as_str()));
+                } else if is_local && self.is_held(*port, undo).await {
+                    busy.push((*port, ANOTHER_PROCESS));
                 }
             }
             if busy.is_empty() {
                 return Ok(ports);
             }
             self.undo(undo, id);
-            for port in busy {
-                self.block(port, ANOTHER_PROCESS);
+            for (port, by) in busy {
+                self.block(port, by);
             }
         }
+    }
+
+    /// The ports that others hold on some runtime though no socket shows it, and who they are. Those that matter are this host's,
+    /// and all of those of the runtime `wanted_on`. A runtime that does not tell knows of none.
+    async fn held_unseen(&self, wanted_on: &str, own: Option<&Lease>) -> BTreeMap<Port, String> {
+        let asked = self.runtimes.usable().map(|runtime| async move {
+            let only_here = runtime.name() != wanted_on;
+            let held = runtime.held_ports(only_here).await.unwrap_or_else(|error| {
+                tracing::debug!(runtime = runtime.name(), %error, "it does not tell which ports it holds");
+                Vec::new()
+            });
+            held.into_iter().filter(move |held| held.is_here || !only_here)
+        });
+        let held = futures_util::future::join_all(asked).await.into_iter().flatten();
+        let is_own = |held: &HeldPort| own.is_some_and(|own| held.lease.as_deref() == Some(own.id.as_str()));
+        let held = held.filter(|held| !is_own(held));
+        held.filter_map(|held| Some((Port::new(held.port)?, held.by))).collect()
     }
 
     async fn is_held(&self, port: Port, undo: &Undo) -> bool {

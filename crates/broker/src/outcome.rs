@@ -38,6 +38,7 @@ impl Core {
         observed: &Observed,
     ) -> AgentRecord {
         record.container = Some(observed.id.clone());
+        let was_published = record.published.clone();
         record.published = self.published(&record, observed);
         match &observed.state {
             ObservedState::Exited { code, at, .. } => {
@@ -46,7 +47,9 @@ impl Core {
             }
             ObservedState::Running { since } => {
                 let since = since.map_or_else(clock::now, clock::moment);
-                let is_news = record.stage != Stage::Running || record.started_at != Some(since);
+                let is_news = record.stage != Stage::Running
+                    || record.started_at != Some(since)
+                    || record.published != was_published;
                 record.stage = Stage::Running;
                 record.started_at = Some(since);
                 record.ended_at = None;

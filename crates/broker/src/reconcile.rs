@@ -78,7 +78,7 @@ impl Core {
         let due = self.runtimes.usable().filter(|runtime| is_due(runtime.name()));
         let rounds = due.map(|runtime| self.reconcile_runtime(runtime));
         futures_util::future::join_all(rounds).await;
-        self.retry_blocked();
+        self.retry_blocked().await;
     }
 
     /// Looks at everything again and again, until the broker ends.
@@ -191,7 +191,9 @@ impl Core {
                 () = core.shutdown.cancelled() => {}
                 () = core.watch_lease(&key, &lease.id, runtime, &id) => {}
             }
-            core.state().watched.remove(&lease.id);
+            let mut state = core.state();
+            state.watched.remove(&lease.id);
+            state.warnings.remove(&format!("ports {key}"));
         });
     }
 
@@ -203,10 +205,19 @@ impl Core {
         id: &str,
     ) {
         let mut pause = BACKOFF.0;
+        let (mut is_published, mut was_missing) = (false, false);
         let holds = || self.agent(key).and_then(|record| record.lease).is_some_and(|held| held.id == *lease);
         while holds() {
+            if !is_published {
+                is_published = self.resume(key, runtime.as_ref(), id).await;
+                was_missing |= !is_published;
+                if is_published && was_missing {
+                    self.settle(key).await;
+                }
+            }
+            let limit = if is_published { WATCH_LIMIT } else { BACKOFF.1 };
             let asked = Instant::now();
-            match runtime.wait_for_end(id, WATCH_LIMIT).await {
+            match runtime.wait_for_end(id, limit).await {
                 Ok(Some(Observed { state: ObservedState::Running { .. }, .. })) => {
                     pause = BACKOFF.0;
                     // An engine that answers at once without having waited is not asked without a pause.
@@ -224,6 +235,26 @@ impl Core {
                     sleep(pause).await;
                     pause = (pause * 2).min(BACKOFF.1);
                 }
+            }
+        }
+    }
+
+    /// Has the runtime do again what this process has to do for a running agent, such as to listen on its ports. Whether that
+    /// worked; if not, the agent goes on, and the broker says what is missing.
+    pub(crate) async fn resume(&self, key: &AgentKey, runtime: &dyn Runtime, id: &str) -> bool {
+        let about = format!("ports {key}");
+        match runtime.resume(id).await {
+            Ok(()) => {
+                self.unwarn(&about);
+                true
+            }
+            Err(error) => {
+                self.warn(&about, &format!("the ports of {key} cannot be reached: {}", chain(&error)));
+                if let Some(mut record) = self.agent(key).filter(|record| record.published.is_some()) {
+                    record.published = None;
+                    self.publish(record);
+                }
+                false
             }
         }
     }
@@ -361,7 +392,9 @@ impl Core {
             return;
         }
         tracing::info!(agent = %record.key, id = observed.id, ports = ?lease.ports, "adopted a running agent by its labels");
-        drop(self.confirm(record, observed).await);
+        self.resume(&record.key, runtime.as_ref(), &observed.id).await;
+        let now = runtime.inspect(&observed.id).await.ok().flatten();
+        drop(self.confirm(record, now.as_ref().unwrap_or(observed)).await);
     }
 
     /// Tells a person of something, once for each change.

@@ -45,6 +45,7 @@ impl Runtimes {
         known.insert(RuntimeName::Docker.as_str(), docker(settings));
         known.insert(RuntimeName::Podman.as_str(), podman(settings, home));
         known.insert(RuntimeName::Container.as_str(), apple_container());
+        known.insert(RuntimeName::Kubernetes.as_str(), kubernetes(settings));
         let processes: Arc<dyn Runtime> = Arc::new(Processes::new(home.processes(), shim));
         known.insert(RuntimeName::Process.as_str(), Known::Here(processes, Locality::Local));
         Self { known, preferred: settings.server.broker.default_runtime }
@@ -162,4 +163,39 @@ fn apple_container() -> Known {
             Some("it needs macOS 26 on Apple silicon: https://github.com/apple/container".to_owned()),
         ),
     }
+}
+
+#[cfg(feature = "kubernetes")]
+fn kubernetes(settings: &Settings) -> Known {
+    use runtime::kubernetes::{Expose, Kubernetes, KubernetesOptions};
+    use settings::Expose as Wanted;
+
+    let variable = |name: &str| env::var(name).ok();
+    let wanted = &settings.runtimes.kubernetes;
+    let options = KubernetesOptions {
+        context: wanted.context.clone(),
+        namespace: wanted.namespace.clone(),
+        expose: match wanted.expose {
+            Wanted::Forward => Expose::Forward,
+            Wanted::HostPort => Expose::HostPort,
+            Wanted::NodePort => Expose::NodePort,
+            Wanted::None => Expose::None,
+        },
+        start_timeout: wanted.start_timeout,
+    };
+    match Kubernetes::find(options, &variable) {
+        Some(kubernetes) => {
+            let locality = if kubernetes.is_local() { Locality::Local } else { Locality::Remote };
+            Known::Here(Arc::new(kubernetes), locality)
+        }
+        None => Known::Unusable(
+            "no cluster is known: there is no kubeconfig".to_owned(),
+            Some("set KUBECONFIG, or make ~/.kube/config".to_owned()),
+        ),
+    }
+}
+
+#[cfg(not(feature = "kubernetes"))]
+fn kubernetes(_settings: &Settings) -> Known {
+    Known::Unusable("this `berthold` was built without Kubernetes".to_owned(), None)
 }

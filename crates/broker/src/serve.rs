@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Code;
+use futures_util::future::join_all;
 use pool::{Owner, Port, PortRange};
 use runtime::process::ShimCommand;
 use settings::Listen;
@@ -29,6 +30,8 @@ use crate::runtimes::Runtimes;
 
 /// The port of the API where the settings name none and it is free.
 const USUAL_PORT: u16 = 9800;
+/// How long, at the start, the ports of agents that run are waited for, where it is the broker that publishes them.
+const RESUMING: Duration = Duration::from_secs(10);
 /// How long the operations that are under way have to come to their end, beyond an agent's own time to stop.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -155,6 +158,13 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
     core.reconcile().await;
     let running: Vec<_> =
         core.state().agents.values().filter(|agent| agent.lease.is_some()).cloned().collect();
+    let resumed = running.iter().filter_map(|record| {
+        let (runtime, id) = (core.runtimes.get(&record.runtime).ok()?, record.container.as_deref()?);
+        let core = &core;
+        Some(async move { core.resume(&record.key, runtime.as_ref(), id).await })
+    });
+    // What does not come to its end here, the watchers go on with.
+    drop(timeout(RESUMING, join_all(resumed)).await);
     for record in &running {
         core.watch(record);
     }

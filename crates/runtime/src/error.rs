@@ -37,6 +37,8 @@ pub enum ErrorKind {
         /// The refused port.
         port: Option<u16>,
     },
+    /// The broker may not do this there; nothing was done.
+    Forbidden,
     /// The request asks for what this runtime cannot do.
     Unsupported,
     /// The request is wrong, such as a volume whose source is not there.

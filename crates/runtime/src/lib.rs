@@ -7,14 +7,16 @@ mod child;
 pub mod container;
 pub mod docker;
 mod error;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 mod model;
 pub mod podman;
 pub mod process;
 
 pub use error::{ErrorKind, RuntimeError};
 pub use model::{
-    Attached, Created, EngineInfo, ExecRequest, LogRequest, LogStream, Network, NoProgress, Observed,
-    ObservedState, Output, Progress, Publish, Spec, TerminalSize, Volume,
+    Attached, Created, EngineInfo, ExecRequest, HeldPort, LogRequest, LogStream, Network, NoProgress,
+    Observed, ObservedState, Output, Progress, Publish, Spec, TerminalSize, Volume,
 };
 
 use std::time::Duration;
@@ -35,6 +37,11 @@ pub trait Runtime: Send + Sync {
 
     /// Whether agents run from images; otherwise they need a command.
     fn needs_image(&self) -> bool;
+
+    /// Whether ports are published at all. Where they are not, agents are only told their numbers.
+    fn publishes(&self) -> bool {
+        true
+    }
 
     /// Asks whether it answers, and what it is.
     ///
@@ -61,6 +68,24 @@ pub trait Runtime: Send + Sync {
     /// [`ErrorKind::PortRefused`] if the engine cannot have one of the ports; [`ErrorKind::Command`] if the
     /// command cannot be run.
     async fn start(&self, id: &str) -> Result<(), RuntimeError>;
+
+    /// Takes up again what this process itself does for a running agent: after the broker was restarted, its ports may have to
+    /// be published anew. Does nothing if all is in place.
+    ///
+    /// # Errors
+    /// As [`Runtime::start`]; the agent goes on running.
+    async fn resume(&self, _id: &str) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    /// Ports that something on this runtime holds and that no socket of this host need show; with `only_here`, those of this
+    /// host alone are of interest, and where there can be none the answer need not be new.
+    ///
+    /// # Errors
+    /// If the runtime could not be asked.
+    async fn held_ports(&self, _only_here: bool) -> Result<Vec<HeldPort>, RuntimeError> {
+        Ok(Vec::new())
+    }
 
     /// What is there under this id or name; none if nothing is.
     ///

@@ -109,6 +109,19 @@ pub struct EngineInfo {
     pub endpoint: String,
 }
 
+/// A port that something on a runtime holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeldPort {
+    /// Its number.
+    pub port: u16,
+    /// Who holds it, for a person.
+    pub by: String,
+    /// Whether it is a port of this host, and not only of others of the runtime.
+    pub is_here: bool,
+    /// The label `berthold.lease` of the holder, if it has one.
+    pub lease: Option<String>,
+}
+
 /// What is there on a runtime.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Observed {

@@ -166,11 +166,18 @@ pub struct Kubernetes {
     pub namespace: String,
     /// How ports are reached.
     pub expose: Expose,
+    /// How long a pod may take until it runs.
+    pub start_timeout: Duration,
 }
 
 impl Default for Kubernetes {
     fn default() -> Self {
-        Self { context: None, namespace: "default".to_owned(), expose: Expose::Forward }
+        Self {
+            context: None,
+            namespace: "default".to_owned(),
+            expose: Expose::Forward,
+            start_timeout: Duration::from_secs(120),
+        }
     }
 }
 

@@ -124,7 +124,13 @@ fn engine(block: &Block<'_>) -> Result<Engine> {
 fn kubernetes(block: &Block<'_>) -> Result<Kubernetes> {
     let default = Kubernetes::default();
     let expose = block.get("expose");
+    let start = block.get("start_timeout");
+    let start_timeout = start.duration()?.unwrap_or(default.start_timeout);
+    if start_timeout.is_zero() {
+        return Err(start.wrong("must be more than 0", Some("write a duration such as 2m")));
+    }
     Ok(Kubernetes {
+        start_timeout,
         context: block.get("context").scalar()?,
         namespace: namespace(&block.get("namespace"))?.unwrap_or(default.namespace),
         expose: match expose.scalar()? {

@@ -176,6 +176,11 @@ pub(crate) static ROOT: Shape = Shape::Block(&[
                         "How ports are reached. Default: forward.",
                         || json!({ "enum": crate::Expose::ALL.map(crate::Expose::as_str) }),
                     ),
+                    leaf(
+                        "start_timeout",
+                        "How long a pod may take until it runs, with finding a node and pulling the image: more than 0, at most a year. Default: 2m.",
+                        duration,
+                    ),
                 ]),
             ),
         ]),

@@ -44,6 +44,7 @@ pub fn to_json(settings: &Settings) -> Value {
     let mut kubernetes = json!({
         "namespace": settings.runtimes.kubernetes.namespace,
         "expose": settings.runtimes.kubernetes.expose.as_str(),
+        "start_timeout": duration(settings.runtimes.kubernetes.start_timeout),
     });
     if let Some(context) = &settings.runtimes.kubernetes.context {
         kubernetes["context"] = context.as_str().into();

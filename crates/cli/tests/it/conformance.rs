@@ -20,6 +20,7 @@ impl Subject {
     const PODMAN: Self = Self { name: "podman" };
     /// A command that stands in for Apple's, since there is no Mac: it keeps its containers on Docker.
     const CONTAINER: Self = Self { name: "container" };
+    const KUBERNETES: Self = Self { name: "kubernetes" };
     const PROCESS: Self = Self { name: "process" };
 
     /// Whether it is here; where it is required, it must be.
@@ -27,6 +28,7 @@ impl Subject {
         match self.name {
             "process" => true,
             "container" => engine_is_here("docker"),
+            "kubernetes" => cluster_is_here(),
             engine => engine_is_here(engine),
         }
     }
@@ -44,6 +46,11 @@ impl Subject {
         self.name != "container"
     }
 
+    /// Whether something can be run without any network.
+    fn has_no_network(&self) -> bool {
+        !matches!(self.name, "process" | "kubernetes")
+    }
+
     fn has_host_network(&self) -> bool {
         self.name != "container"
     }
@@ -55,7 +62,7 @@ impl Subject {
     /// The arguments that start an agent with `flags` and `command`.
     fn start(&self, name: &str, flags: &[&str], command: &[&str]) -> Vec<String> {
         let mut arguments = vec!["start", name, "--runtime", self.name];
-        let image = image();
+        let image = if self.name == "kubernetes" { cluster_image() } else { image() };
         if self.has_images() {
             arguments.extend(["--image", image.as_str()]);
         }
@@ -95,6 +102,7 @@ impl Subject {
                 names
             }
             "container" => host.fake_containers(),
+            "kubernetes" => host.pods(),
             engine => host.engine_containers(engine),
         }
     }
@@ -255,7 +263,7 @@ fn on_the_host_network_nothing_is_claimed_to_be_published(subject: &Subject, hos
         assert_eq!((host.leased(), subject.leftovers(host)), (vec![], vec![]));
     }
     let arguments = subject.start("closed", &["--network", "none"], &["sh", "-c", "sleep 100000"]);
-    if subject.has_images() {
+    if subject.has_no_network() {
         let agent = started(host, &arguments);
         assert_eq!((&agent["published"], &agent["urls"]), (&Value::Null, &json!({})));
         host.ok(&["delete", "closed", "-t", "0s"]);
@@ -313,6 +321,7 @@ macro_rules! for_every_runtime {
             docker = super::Subject::DOCKER => [$($case),*];
             podman = super::Subject::PODMAN => [$($case),*];
             container = super::Subject::CONTAINER => [$($case),*];
+            kubernetes = super::Subject::KUBERNETES => [$($case),*];
             process = super::Subject::PROCESS => [$($case),*];
         }
     };

@@ -11,5 +11,6 @@ mod defects;
 mod demo;
 mod docker;
 mod http_api;
+mod kubernetes;
 mod process;
 mod support;

@@ -28,6 +28,8 @@ pub(crate) struct Host {
     project: String,
     /// A directory with commands that stand before all others.
     commands: Option<PathBuf>,
+    /// The cluster that it knows: only that which the tests were given, if any.
+    kubeconfig: std::ffi::OsString,
 }
 
 /// A block of ports that no other test has.
@@ -63,7 +65,7 @@ impl Host {
         let text = settings(&format!("{}-{}", range.first, range.first + ports - 1));
         fs::write(home.path().join("settings.yaml"), text).unwrap();
         let project = format!("t{}", home.path().file_name().unwrap().to_string_lossy()[2..].to_lowercase());
-        Self { home, serve: None, range, project, commands: None }
+        Self { home, serve: None, range, project, commands: None, kubeconfig: tests_kubeconfig() }
     }
 
     /// The same with its broker running.
@@ -76,6 +78,12 @@ impl Host {
     /// Lets the broker find a `container` command that stands in for Apple's and keeps its containers on Docker.
     pub(crate) fn with_fake_container(mut self) -> Self {
         self.commands = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fakes"));
+        self
+    }
+
+    /// Lets the broker use the cluster of this kubeconfig.
+    pub(crate) fn with_kubeconfig(mut self, path: &str) -> Self {
+        self.kubeconfig = path.into();
         self
     }
 
@@ -137,6 +145,7 @@ impl Host {
             .env("BERTHOLD_PROJECT", &self.project)
             .env("NO_COLOR", "1")
             .current_dir(self.home.path());
+        command.env("KUBECONFIG", &self.kubeconfig);
         if let Some(commands) = &self.commands {
             let path = std::env::var("PATH").unwrap();
             command.env("PATH", format!("{}:{path}", commands.display()));
@@ -227,6 +236,17 @@ impl Host {
         self.labelled_containers(engine, "berthold.broker")
     }
 
+    /// The names of this broker's pods, in whatever state.
+    pub(crate) fn pods(&self) -> Vec<String> {
+        let Ok(id) = fs::read_to_string(self.path("broker.id")) else { return Vec::new() };
+        let label = format!("berthold.broker={}", id.trim());
+        let listed = kubectl(&["get", "pods", "-l", &label, "-o", "name"]);
+        let mut names: Vec<String> =
+            listed.lines().map(|line| line.trim_start_matches("pod/").to_owned()).collect();
+        names.sort();
+        names
+    }
+
     /// The names of what the fake `container` keeps on Docker for this broker, in whatever state.
     pub(crate) fn fake_containers(&self) -> Vec<String> {
         self.labelled_containers("docker", "apple.berthold.broker")
@@ -252,6 +272,15 @@ impl Drop for Host {
         if let Some(mut child) = self.serve.take() {
             drop(child.kill());
             drop(child.wait());
+        }
+        if std::env::var_os("BERTHOLD_KUBECONFIG").is_some() {
+            for name in self.pods() {
+                drop(
+                    kubectl_command()
+                        .args(["delete", "pod", &name, "--grace-period", "0", "--force"])
+                        .output(),
+                );
+            }
         }
         for engine in ENGINES.into_iter().filter(|engine| answers(engine)) {
             let faked = if engine == "docker" { self.fake_containers() } else { Vec::new() };
@@ -301,6 +330,43 @@ fn answers(engine: &str) -> bool {
     Command::new(engine).arg("info").output().is_ok_and(|output| output.status.success())
 }
 
+/// Whether there is a cluster for the tests. Where it is required, it must be.
+pub(crate) fn cluster_is_here() -> bool {
+    let required = std::env::var("BERTHOLD_REQUIRE").unwrap_or_default();
+    let is_here = std::env::var_os("BERTHOLD_KUBECONFIG").is_some()
+        && kubectl_command().args(["get", "namespaces"]).output().is_ok_and(|output| output.status.success());
+    let is_required = required.split(',').any(|name| name == "kubernetes");
+    assert!(
+        is_here || !is_required,
+        "kubernetes is required: BERTHOLD_KUBECONFIG names no cluster that answers"
+    );
+    is_here
+}
+
+/// The image with which agents are run on the cluster, whose nodes must have it: busybox.
+pub(crate) fn cluster_image() -> String {
+    std::env::var("BERTHOLD_TEST_CLUSTER_IMAGE").unwrap_or_else(|_| "localhost/httpd:1".to_owned())
+}
+
+/// The `kubectl` command with the cluster of the tests.
+pub(crate) fn kubectl_command() -> Command {
+    let mut command = Command::new("kubectl");
+    command.env("KUBECONFIG", tests_kubeconfig());
+    command
+}
+
+fn tests_kubeconfig() -> std::ffi::OsString {
+    std::env::var_os("BERTHOLD_KUBECONFIG").unwrap_or_else(|| "/dev/null".into())
+}
+
+/// Runs the `kubectl` command, which must succeed.
+pub(crate) fn kubectl(arguments: &[&str]) -> String {
+    let output = kubectl_command().args(arguments).output().unwrap();
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "kubectl {arguments:?}: {messages}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// Ends the test here, saying so, where there is no Docker.
 macro_rules! needs_docker {
     () => {
@@ -341,8 +407,13 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// The body of `http://127.0.0.1:port/`, if it answers with 200.
 pub(crate) fn fetch(port: u16) -> Option<String> {
+    fetch_path(port, "/")
+}
+
+/// The same of a path.
+pub(crate) fn fetch_path(port: u16, path: &str) -> Option<String> {
     let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    let answer = converse(stream, "/")?;
+    let answer = converse(stream, path)?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     head.split_whitespace().nth(1).filter(|status| *status == "200").map(|_| body.to_owned())
 }

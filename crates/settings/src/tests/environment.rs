@@ -16,7 +16,7 @@ fn value_for(variable: &str) -> &'static str {
         _ if key("HOST_URL") => "https://box.example",
         _ if key("EXCLUDE") => "[8080, \"8443-8450\"]",
         _ if key("BIND_ADDRESS") => "0.0.0.0",
-        _ if key("COOL_DOWN") || key("RECONCILE_INTERVAL") || key("STOP_TIMEOUT") => "33s",
+        _ if key("COOL_DOWN") || key("RECONCILE_INTERVAL") || key("TIMEOUT") => "33s",
         _ if key("ENV_ALIASES") => "{ PORT: A }",
         _ if key("RUNTIME") => "process",
         _ if key("HOST") => "tcp://127.0.0.1:2375",

@@ -1,0 +1,460 @@
+//! Kubernetes: an agent is a pod with one container.
+//!
+//! # How its ports are reached
+//!
+//! With [`Expose::Forward`] this process listens on the ports and passes connections on through the API server, so they are
+//! reached on this host as with Docker, for as long as the broker runs. With [`Expose::NodePort`] and [`Expose::HostPort`] the
+//! cluster's nodes have them; then the numbers must be unique in the whole cluster, which a Service's `nodePort` is by itself, and
+//! a `hostPort` becomes by a claim (see the module `claims`).
+//!
+//! # Limits
+//!
+//! - A pod cannot be stopped and kept: stopping it removes it, and its log with it.
+//! - Volumes of the host are those of the node on which the pod happens to be.
+
+mod claims;
+mod exec;
+mod forward;
+mod held;
+mod pod;
+mod refusal;
+mod services;
+mod session;
+mod spdy;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::{AsyncReadExt, StreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams, LogParams, PostParams, Preconditions};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::forward::{Forwards, Way};
+use self::held::Held;
+use self::pod::Obstacle;
+use self::refusal::{refused, unreachable};
+use crate::{
+    Attached, BROKER_LABEL, Created, EngineInfo, ErrorKind, ExecRequest, HeldPort, LogRequest, LogStream,
+    Observed, ObservedState, Output, Progress, Runtime, RuntimeError, Spec,
+};
+
+const NAME: &str = "kubernetes";
+/// For a question that the API server answers from what it knows.
+const ANSWER: Duration = Duration::from_secs(20);
+/// How long a pod may take to be gone, beyond its own time to stop.
+const WORK: Duration = Duration::from_secs(120);
+/// The pauses between looks at a pod that is coming or going: at first, and at most.
+const PACE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// How often a pod that runs is looked at for its end.
+const WATCHING_PACE: Duration = Duration::from_secs(2);
+/// What is read of a log at once.
+const CHUNK: usize = 16 * 1024;
+
+/// How the ports of a pod are reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expose {
+    /// This process listens on them and forwards.
+    Forward,
+    /// They are ports of the node that the pod is on.
+    HostPort,
+    /// They are ports of every node, by a Service.
+    NodePort,
+    /// They are not; the pod is only told its numbers.
+    None,
+}
+
+/// Where the cluster is, and how agents run there.
+#[derive(Clone, Debug)]
+pub struct KubernetesOptions {
+    /// The context of the kubeconfig; its current one if not set.
+    pub context: Option<String>,
+    /// The namespace of the agents.
+    pub namespace: String,
+    /// How their ports are reached.
+    pub expose: Expose,
+    /// How long a pod may take until it runs, with finding a node and pulling the image.
+    pub start_timeout: Duration,
+}
+
+/// A cluster.
+pub struct Kubernetes {
+    options: KubernetesOptions,
+    connection: OnceCell<Connected>,
+    forwards: Forwards,
+    held: Held,
+}
+
+struct Connected {
+    client: Client,
+    endpoint: String,
+}
+
+impl Kubernetes {
+    /// The cluster that the kubeconfig names, or in which this process runs; none if neither is there. Nothing is asked of it
+    /// yet.
+    pub fn find(options: KubernetesOptions, environment: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
+        let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
+        let usual = || variable("HOME").map(|home| PathBuf::from(home).join(".kube/config"));
+        let has_file = variable("KUBECONFIG").is_some() || usual().is_some_and(|path| path.is_file());
+        let is_inside = variable("KUBERNETES_SERVICE_HOST").is_some();
+        (has_file || is_inside).then(|| Self {
+            options,
+            connection: OnceCell::new(),
+            forwards: Forwards::default(),
+            held: Held::default(),
+        })
+    }
+
+    /// Whether the ports of its agents are this host's.
+    pub fn is_local(&self) -> bool {
+        self.options.expose == Expose::Forward
+    }
+
+    async fn connected(&self) -> Result<&Connected, RuntimeError> {
+        let connect = || async {
+            let doing = "be found";
+            let options =
+                KubeConfigOptions { context: self.options.context.clone(), ..KubeConfigOptions::default() };
+            let config = match Kubeconfig::read() {
+                Ok(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options).await,
+                Err(error) => match Config::incluster() {
+                    Ok(config) => Ok(config),
+                    Err(_) => Err(error),
+                },
+            };
+            let config = config.map_err(|error| refused(doing, error.into()))?;
+            let endpoint = config.cluster_url.to_string();
+            let client = Client::try_from(config).map_err(|error| refused(doing, error))?;
+            Ok(Connected { client, endpoint })
+        };
+        self.connection.get_or_try_init(connect).await
+    }
+
+    async fn client(&self) -> Result<Client, RuntimeError> {
+        Ok(self.connected().await?.client.clone())
+    }
+
+    async fn pods(&self) -> Result<Api<Pod>, RuntimeError> {
+        Ok(Api::namespaced(self.client().await?, &self.options.namespace))
+    }
+
+    /// The pod of this id or name, if it is there.
+    async fn pod(&self, id: &str) -> Result<Option<Pod>, RuntimeError> {
+        let (name, uid) = pod::name_and_uid(id);
+        let pods = self.pods().await?;
+        let pod = within(ANSWER, "look at the pod", pods.get_opt(name)).await?;
+        Ok(pod.filter(|pod| uid.is_none_or(|uid| pod.metadata.uid.as_deref() == Some(uid))))
+    }
+
+    async fn existing(&self, id: &str) -> Result<Pod, RuntimeError> {
+        let nothing = || RuntimeError::new(ErrorKind::NotFound, format!("there is no pod `{id}`"));
+        self.pod(id).await?.ok_or_else(nothing)
+    }
+
+    fn observed(&self, pod: &Pod) -> Observed {
+        let published = match self.options.expose {
+            Expose::Forward => self.forwards.of(&pod::id(pod)),
+            Expose::HostPort => pod::publish(pod),
+            Expose::NodePort => services::published(&pod::publish(pod)),
+            Expose::None => Vec::new(),
+        };
+        pod::observed(pod, published)
+    }
+
+    fn path(&self, pod: &str, subresource: &str) -> String {
+        format!("/api/v1/namespaces/{}/pods/{pod}/{subresource}", self.options.namespace)
+    }
+
+    /// Waits until the pod runs or has ended.
+    async fn await_start(&self, id: &str) -> Result<Pod, RuntimeError> {
+        let deadline = Instant::now() + self.options.start_timeout;
+        let mut pause = PACE.0;
+        loop {
+            let pod = self.existing(id).await?;
+            if self.observed(&pod).state != ObservedState::Created {
+                return Ok(pod);
+            }
+            match pod::obstacle(&pod) {
+                Obstacle::Hopeless(kind, reason) => {
+                    return Err(RuntimeError::new(
+                        kind,
+                        format!("kubernetes cannot start the pod: {reason}"),
+                    ));
+                }
+                Obstacle::Waiting(reason) if Instant::now() >= deadline => {
+                    let waited = self.options.start_timeout.as_secs();
+                    let message = format!("the pod does not run after {waited} s: {reason}");
+                    return Err(RuntimeError::new(ErrorKind::Other, message)
+                        .hint("runtimes.kubernetes.start_timeout says how long it may take"));
+                }
+                Obstacle::Waiting(_) => {}
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PACE.1);
+        }
+    }
+
+    /// Publishes the ports of a pod that runs, as it was created to have them.
+    async fn publish(&self, pod: &Pod) -> Result<(), RuntimeError> {
+        if self.options.expose != Expose::Forward {
+            return Ok(());
+        }
+        let (ports, name) = (pod::publish(pod), pod.metadata.name.as_deref().unwrap_or_default());
+        let way = Way { client: self.client().await?, path: self.path(name, "portforward") };
+        self.forwards.publish(&pod::id(pod), &ports, way).await
+    }
+
+    /// Deletes the pod and all that belongs to it, and waits until nothing of it is there.
+    async fn delete(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
+        let Some(pod) = self.pod(id).await? else {
+            // What is left of one that someone else deleted.
+            return self.withdraw(id, None).await;
+        };
+        let doing = "delete the pod";
+        let (pods, name) = (self.pods().await?, pod.metadata.name.as_deref().unwrap_or_default());
+        let seconds = grace.as_secs().saturating_add(u64::from(grace.subsec_nanos() > 0));
+        let parameters = DeleteParams {
+            grace_period_seconds: Some(u32::try_from(seconds).unwrap_or(u32::MAX)),
+            preconditions: Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        match within(ANSWER, doing, pods.delete(name, &parameters)).await {
+            // It is gone, or another one of that name is there.
+            Err(error) if ![ErrorKind::NotFound, ErrorKind::Other].contains(&error.kind) => {
+                return Err(error);
+            }
+            Err(error) if self.pod(&pod::id(&pod)).await?.is_some() => return Err(error),
+            _ => {}
+        }
+        let deadline = Instant::now() + grace.saturating_add(WORK);
+        let mut pause = PACE.0;
+        while self.pod(&pod::id(&pod)).await?.is_some() {
+            if Instant::now() >= deadline {
+                let message = format!("the pod {name} was deleted, but it is still there");
+                return Err(RuntimeError::new(ErrorKind::Other, message)
+                    .hint("does its node answer? `kubectl describe pod` says more"));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PACE.1);
+        }
+        self.withdraw(&pod::id(&pod), Some(&pod)).await
+    }
+
+    /// Ends what publishes the ports of a pod that is gone.
+    async fn withdraw(&self, id: &str, pod: Option<&Pod>) -> Result<(), RuntimeError> {
+        self.forwards.withdraw(id);
+        let (name, _) = pod::name_and_uid(id);
+        let lease = pod.and_then(|pod| pod.metadata.labels.as_ref()?.get(LEASE_LABEL)).map(String::as_str);
+        let (client, namespace) = (self.client().await?, &self.options.namespace);
+        match self.options.expose {
+            Expose::NodePort => services::delete(&client, namespace, name, lease).await,
+            Expose::HostPort => claims::give_back(&client, namespace, name, lease).await,
+            Expose::Forward | Expose::None => Ok(()),
+        }
+    }
+
+    /// Has the ports of the pod to be reserved in the cluster, before it is created.
+    async fn reserve(&self, spec: &Spec) -> Result<(), RuntimeError> {
+        if spec.publish.is_empty() {
+            return Ok(());
+        }
+        let (client, namespace) = (self.client().await?, &self.options.namespace);
+        match self.options.expose {
+            Expose::NodePort => services::create(&client, namespace, spec).await,
+            Expose::HostPort => claims::take(&client, namespace, spec).await,
+            Expose::Forward | Expose::None => Ok(()),
+        }
+    }
+}
+
+/// The label whose value is the lease of a pod.
+const LEASE_LABEL: &str = "berthold.lease";
+
+/// The answer to `question`, if it comes within `limit`.
+async fn within<T>(
+    limit: Duration,
+    doing: &str,
+    question: impl Future<Output = kube::Result<T>>,
+) -> Result<T, RuntimeError> {
+    match timeout(limit, question).await {
+        Ok(answer) => answer.map_err(|error| refused(doing, error)),
+        Err(_elapsed) => Err(unreachable(doing, &format!("no answer after {} s", limit.as_secs()))),
+    }
+}
+
+#[async_trait]
+impl Runtime for Kubernetes {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn needs_image(&self) -> bool {
+        true
+    }
+
+    fn publishes(&self) -> bool {
+        self.options.expose != Expose::None
+    }
+
+    async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
+        let connected = self.connected().await?;
+        let version =
+            within(ANSWER, "say its version", connected.client.apiserver_version()).await?.git_version;
+        let endpoint = connected.endpoint.trim_end_matches('/');
+        let endpoint = format!("{endpoint}, namespace {}", self.options.namespace);
+        Ok(EngineInfo { version: version.trim_start_matches('v').to_owned(), endpoint })
+    }
+
+    /// The cluster pulls by itself, on the node on which the pod comes to be.
+    async fn prepare_image(&self, _image: &str, _progress: &dyn Progress) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn create(&self, spec: &Spec) -> Result<Created, RuntimeError> {
+        let pod = pod::pod(spec, self.options.expose)?;
+        let pods = self.pods().await?;
+        self.reserve(spec).await?;
+        let doing = format!("create the pod `{}`", spec.name);
+        let created = within(ANSWER, &doing, pods.create(&PostParams::default(), &pod)).await;
+        let created = match created {
+            Ok(created) => created,
+            Err(error) => {
+                // A pod that may have been created keeps what is reserved; the caller removes both.
+                if error.kind != ErrorKind::Unreachable {
+                    let (client, namespace) = (self.client().await?, &self.options.namespace);
+                    let lease = spec.labels.get(LEASE_LABEL).map(String::as_str);
+                    match self.options.expose {
+                        Expose::NodePort => {
+                            services::delete(&client, namespace, &spec.name, lease).await?;
+                        }
+                        Expose::HostPort => {
+                            claims::give_back(&client, namespace, &spec.name, lease).await?;
+                        }
+                        Expose::Forward | Expose::None => {}
+                    }
+                }
+                return Err(error);
+            }
+        };
+        let (client, namespace) = (self.client().await?, &self.options.namespace);
+        match self.options.expose {
+            Expose::NodePort => services::own(&client, namespace, &created).await,
+            Expose::HostPort => claims::own(&client, namespace, &created).await,
+            Expose::Forward | Expose::None => {}
+        }
+        Ok(Created { id: pod::id(&created), warnings: Vec::new() })
+    }
+
+    async fn start(&self, id: &str) -> Result<(), RuntimeError> {
+        // Before the pod runs, for its ports may be refused at once.
+        self.publish(&self.existing(id).await?).await?;
+        let pod = self.await_start(id).await?;
+        if let ObservedState::Exited { code: Some(128), detail: Some(detail), .. } = self.observed(&pod).state
+            && detail.starts_with("StartError")
+        {
+            return Err(RuntimeError::new(
+                ErrorKind::Command,
+                format!("kubernetes cannot start it: {detail}"),
+            ));
+        }
+        Ok(())
+    }
+
+    async fn resume(&self, id: &str) -> Result<(), RuntimeError> {
+        match self.pod(id).await? {
+            Some(pod) => self.publish(&pod).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn held_ports(&self, only_here: bool) -> Result<Vec<HeldPort>, RuntimeError> {
+        self.held.ports(&self.client().await?, only_here).await
+    }
+
+    async fn inspect(&self, id: &str) -> Result<Option<Observed>, RuntimeError> {
+        let Some(pod) = self.pod(id).await? else { return Ok(None) };
+        let observed = self.observed(&pod);
+        if matches!(observed.state, ObservedState::Exited { .. }) {
+            // What has ended holds no port, so nothing may hold one for it.
+            self.withdraw(&observed.id, Some(&pod)).await?;
+        }
+        Ok(Some(observed))
+    }
+
+    async fn wait_for_end(&self, id: &str, limit: Duration) -> Result<Option<Observed>, RuntimeError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let observed = self.inspect(id).await?;
+            let is_running =
+                matches!(&observed, Some(it) if matches!(it.state, ObservedState::Running { .. }));
+            if !is_running || Instant::now() >= deadline {
+                return Ok(observed);
+            }
+            sleep(WATCHING_PACE.min(deadline.saturating_duration_since(Instant::now()))).await;
+        }
+    }
+
+    async fn stop(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
+        self.delete(id, grace).await
+    }
+
+    async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        self.delete(id, Duration::ZERO).await
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>, RuntimeError> {
+        let pods = self.pods().await?;
+        // Not in pages: a listing that changes meanwhile could be cut.
+        let ours = ListParams::default().labels(BROKER_LABEL);
+        let pods = within(ANSWER, "list the pods", pods.list(&ours)).await?;
+        self.forwards.keep(|id| pods.items.iter().any(|pod| pod::id(pod) == id));
+        Ok(pods.items.iter().map(|pod| self.observed(pod)).collect())
+    }
+
+    async fn logs(&self, id: &str, request: &LogRequest) -> Result<LogStream, RuntimeError> {
+        let pod = self.existing(id).await?;
+        let parameters = LogParams {
+            follow: request.follow,
+            tail_lines: request.tail.map(|lines| i64::try_from(lines).unwrap_or(i64::MAX)),
+            ..LogParams::default()
+        };
+        let (pods, name) = (self.pods().await?, pod.metadata.name.as_deref().unwrap_or_default());
+        let log = within(ANSWER, "read the log", pods.log_stream(name, &parameters)).await?;
+        let pieces = futures_util::stream::unfold(Box::pin(log), |mut log| async {
+            let mut buffer = vec![0; CHUNK];
+            match log.read(&mut buffer).await {
+                Ok(0) => None,
+                Ok(length) => {
+                    buffer.truncate(length);
+                    Some((Ok(Output::Stdout(buffer.into())), log))
+                }
+                Err(error) => Some((Err(refusal::broken_off("read the log", &error)), log)),
+            }
+        });
+        // Nothing can follow an error.
+        let mut failed = false;
+        let until_error = move |piece: &Result<Output, RuntimeError>| {
+            let goes_on = !failed;
+            failed |= piece.is_err();
+            std::future::ready(goes_on)
+        };
+        Ok(pieces.take_while(until_error).boxed())
+    }
+
+    async fn exec(&self, id: &str, request: &ExecRequest) -> Result<Attached, RuntimeError> {
+        if request.command.is_empty() {
+            return Err(RuntimeError::new(ErrorKind::Invalid, "there is no command to run"));
+        }
+        let pod = self.existing(id).await?;
+        if !matches!(self.observed(&pod).state, ObservedState::Running { .. }) {
+            return Err(RuntimeError::new(ErrorKind::NotRunning, format!("the pod `{id}` does not run")));
+        }
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        exec::run(&self.client().await?, &self.path(name, "exec"), request).await
+    }
+}
