@@ -47,6 +47,7 @@ impl Core {
                 .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         };
         let address = SocketAddr::new(address, port.get());
+        self.tell_progress(&record.key, &format!("waiting for something to answer on port {port}"));
         let deadline = Instant::now() + limit;
         loop {
             if answers(address).await {

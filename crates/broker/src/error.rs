@@ -145,7 +145,7 @@ fn exhausted_hint(exhausted: &Exhausted) -> String {
             shown(holder.owner.key()),
             holder.ports.len()
         ),
-        None => "all ports are held by others: `berthold ports` shows by whom; choose another \
+        None => "`berthold ports` shows who holds the others; ask for fewer ports, or choose another \
                  `server.broker.port_pool.range` in the settings"
             .to_owned(),
     }

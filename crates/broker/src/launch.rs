@@ -73,6 +73,15 @@ impl Core {
         })?;
         record.container = Some(created.id.clone());
         record.warnings.extend(created.warnings);
+        let has_none = wanted.publish.is_empty() && !record.ports().is_empty();
+        if has_none && runtime.needs_image() && wanted.network != Network::Host {
+            let why = if runtime.publishes() {
+                "its network is one from which nothing is published"
+            } else {
+                "`expose: none` publishes nothing"
+            };
+            record.warnings.push(format!("its ports cannot be reached from here: {why}"));
+        }
         runtime.start(&created.id).await.map_err(|error| failure(record, error))?;
         let observed = runtime.wait_for_end(&created.id, SETTLE).await;
         let observed = observed.map_err(|error| failure(record, error))?;
@@ -94,6 +103,11 @@ impl Core {
         let failed =
             |source| OperationError::Runtime { key: key.clone(), runtime: runtime.name().to_owned(), source };
         runtime.prepare_image(image, &Told { core: self, key }).await.map_err(failed)
+    }
+
+    /// Tells the listeners what an operation on the agent is about.
+    pub(crate) fn tell_progress(&self, key: &AgentKey, message: &str) {
+        Told { core: self, key }.report(message, None, None);
     }
 
     /// Removes whatever a failed attempt left; when this returns without an error, nothing of it is there.

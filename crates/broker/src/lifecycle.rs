@@ -43,6 +43,9 @@ impl Core {
     ) -> Result<Started, OperationError> {
         let _lock = self.lock(&key).await;
         let prior = self.agent(&key);
+        if let Some(started) = self.found_running(prior.as_ref(), &request).await? {
+            return Ok(started);
+        }
         let plan = self.plan(&key, &request, prior.as_ref()).await?;
         let Some(mut record) = prior.filter(AgentRecord::is_live) else {
             let record = self.launch(key, plan).await?;
@@ -74,6 +77,27 @@ impl Core {
         }
         let record = self.launch(key, plan).await?;
         Ok(Started { record, created: true })
+    }
+
+    /// The agent if it was found by its labels and still runs, and nothing else is asked for than that it does: what it runs is
+    /// not known, and need not be.
+    async fn found_running(
+        self: &Arc<Self>,
+        prior: Option<&AgentRecord>,
+        request: &StartRequest,
+    ) -> Result<Option<Started>, OperationError> {
+        let is_found = |record: &&AgentRecord| record.is_live() && record.spec.is_none();
+        let Some(record) = prior.filter(is_found).filter(|_| spec::says_nothing(request)) else {
+            return Ok(None);
+        };
+        let runtime = self.runtime_of(record)?;
+        Ok(match self.look(&runtime, record).await? {
+            Some(observed) if matches!(observed.state, ObservedState::Running { .. }) => {
+                let record = self.confirm(record.clone(), &observed).await;
+                Some(Started { record, created: false })
+            }
+            _ => None,
+        })
     }
 
     /// Stops an agent and says how it is now; none if it is not known.

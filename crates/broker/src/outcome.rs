@@ -42,7 +42,8 @@ impl Core {
         record.published = self.published(&record, observed);
         match &observed.state {
             ObservedState::Exited { code, at, .. } => {
-                record.started_at = record.started_at.or(Some(clock::now()));
+                let ended = at.map_or_else(clock::now, clock::moment);
+                record.started_at = record.started_at.or(Some(ended));
                 self.enter_exit(record, *code, at.map(clock::moment)).await
             }
             ObservedState::Running { since } => {

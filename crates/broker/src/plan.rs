@@ -55,7 +55,13 @@ impl Core {
                 details: serde_json::Map::new(),
             });
         }
-        let resolved = spec::resolve(request, &self.settings)?;
+        let as_before = prior.and_then(|record| Some((record, record.spec.as_ref()?)));
+        let as_before = as_before.filter(|(record, spec)| {
+            let is_elsewhere = request.runtime.as_ref().is_some_and(|runtime| *runtime != record.runtime);
+            !is_elsewhere && spec::says_only_how(request, spec.image.is_some())
+        });
+        let whole = as_before.map(|(record, spec)| spec::completed(request, &record.runtime, spec));
+        let resolved = spec::resolve(whole.as_ref().unwrap_or(request), &self.settings)?;
         let runtime = match (&resolved.runtime, prior) {
             (Some(name), _) => self.runtimes.get(name),
             (None, Some(record)) if record.is_live() => self.runtimes.get(&record.runtime),

@@ -34,6 +34,31 @@ pub(crate) fn says_nothing(request: &StartRequest) -> bool {
         && command.is_empty()
 }
 
+/// Whether the request leaves open what is run, and only says how: then the rest is meant as it was last time.
+pub(crate) fn says_only_how(request: &StartRequest, had_image: bool) -> bool {
+    request.image.is_none() && request.template.is_none() && (had_image || request.command.is_empty())
+}
+
+/// The request with all that it leaves open as it was.
+pub(crate) fn completed(request: &StartRequest, runtime: &str, was: &AgentSpec) -> StartRequest {
+    let mut whole = request.clone();
+    whole.runtime = Some(runtime.to_owned());
+    whole.image.clone_from(&was.image);
+    whole.ports = request.ports.or(Some(was.ports));
+    whole.workspace = request.workspace.clone().or_else(|| was.workspace.clone());
+    whole.network = request.network.clone().or_else(|| Some(was.network.clone()));
+    whole.env = was.env.clone();
+    whole.env.extend(request.env.clone());
+    if request.volumes.is_empty() {
+        whole.volumes.clone_from(&was.volumes);
+    }
+    if request.command.is_empty() {
+        whole.command.clone_from(&was.command);
+    }
+    whole.remove |= was.remove;
+    whole
+}
+
 /// Fills in the template and the defaults of `settings`.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anstream::ColorChoice;
 use api::{Code, ErrorBody, ErrorDocument};
 use clap::builder::styling::{AnsiColor, Styles};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use crate::commands::Command;
@@ -29,7 +30,6 @@ const STYLES: Styles = Styles::styled()
     max_term_width = 100,
     subcommand_required = true,
     arg_required_else_help = true,
-    disable_help_subcommand = true,
     after_help = "\
 Examples:
   berthold demo                                       see it at work
@@ -112,7 +112,10 @@ pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Argumen
     let parsed = Arguments::command()
         .try_get_matches_from(&typed)
         .and_then(|matches| Arguments::from_arg_matches(&matches));
-    parsed.map_err(|error| {
+    parsed.map_err(|mut error| {
+        if let Some(tip) = missing_dashes(&error, &typed) {
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+        }
         let exit_code = u8::try_from(error.exit_code()).unwrap_or(2);
         if error.use_stderr() && asks_for_json(&typed) {
             let output = Output::standard(true, ColorChoice::Never);
@@ -123,6 +126,15 @@ pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Argumen
         }
         Answered { exit_code }
     })
+}
+
+/// What to say of a command that stands where it is not expected, as it would with Docker.
+fn missing_dashes(error: &clap::Error, typed: &[OsString]) -> Option<String> {
+    let takes_command = ["start", "exec"].iter().find(|name| typed.iter().any(|word| word == *name))?;
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
+    let is_word = error.kind() == ErrorKind::UnknownArgument && !word.starts_with('-');
+    (is_word && !typed.iter().any(|word| word == "--"))
+        .then(|| format!("put `--` before the command: `berthold {takes_command} … -- {word} …`"))
 }
 
 /// Whether `--json` was typed, in a command line that could not be read.
@@ -168,7 +180,7 @@ mod tests {
             false => argument,
         });
         into.push_str(&format!("$ {path} --help\n{}\n", shown.clone().render_long_help()));
-        for below in command.get_subcommands_mut().filter(|below| !below.is_hide_set()) {
+        for below in command.get_subcommands_mut().filter(|it| !it.is_hide_set() && it.get_name() != "help") {
             let path = format!("{path} {}", below.get_name());
             help(below, &path, into);
         }

@@ -101,8 +101,17 @@ impl Context {
                 }
                 Ok(client)
             }
+            Ok(()) => {
+                if let Some(file) = &self.settings_file {
+                    self.output.warn(&format!(
+                        "the broker runs already, with its own settings: {} is not looked at (end it first with `berthold broker stop`)",
+                        file.display()
+                    ));
+                }
+                Ok(client)
+            }
             // The call itself meets the same trouble, and says more.
-            _ => Ok(client),
+            Err(_) => Ok(client),
         }
     }
 

@@ -28,7 +28,10 @@ struct Channel {
 impl Output {
     /// The standard output and standard error of this process.
     pub(crate) fn standard(json: bool, color: ColorChoice) -> Self {
-        // With `auto` this looks at NO_COLOR, CLICOLOR, CLICOLOR_FORCE and TERM, and whether the stream is a terminal.
+        // NO_COLOR goes before what was typed (https://no-color.org leaves that open).
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let color = if no_color { ColorChoice::Never } else { color };
+        // With `auto` this looks at CLICOLOR, CLICOLOR_FORCE and TERM, and whether the stream is a terminal.
         color.write_global();
         let styled = |choice| !matches!(choice, ColorChoice::Never);
         Self {

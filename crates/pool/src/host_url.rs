@@ -1,6 +1,7 @@
 //! Where a person finds the host: scheme and host, to which a port is added.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use url::{Host, Url};
@@ -51,6 +52,15 @@ impl HostUrl {
     /// The URL of `port` on this host, without a trailing slash.
     pub fn at(&self, port: Port) -> String {
         format!("{self}:{port}")
+    }
+
+    /// The host, if it is an address and not a name.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match &self.host {
+            Host::Domain(_) => None,
+            Host::Ipv4(address) => Some(IpAddr::V4(*address)),
+            Host::Ipv6(address) => Some(IpAddr::V6(*address)),
+        }
     }
 
     /// Whether the host is `localhost` or a loopback address: then nothing need be bound beyond loopback.

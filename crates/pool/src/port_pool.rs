@@ -118,10 +118,7 @@ pub struct Holder {
 }
 
 /// There are not as many ports left as were asked for. Nothing was taken.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error(
-    "{requested} ports were asked for, but only {available} of the {size} in the pool {range} can be handed out"
-)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Exhausted {
     /// How many ports were asked for.
     pub requested: usize,
@@ -135,6 +132,25 @@ pub struct Exhausted {
     pub holders: Vec<Holder>,
     /// The blocked ports, and by whom.
     pub blocked: Vec<(Port, String)>,
+}
+
+impl std::error::Error for Exhausted {}
+
+impl std::fmt::Display for Exhausted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { requested, available, size, range, .. } = self;
+        let ports = if *requested == 1 { "port was" } else { "ports were" };
+        let left = if *available == 0 { "none".to_owned() } else { format!("only {available}") };
+        write!(
+            f,
+            "{requested} {ports} asked for, but {left} of the {size} in the pool {range} can be handed out"
+        )?;
+        match self.blocked.len() {
+            0 => Ok(()),
+            1 => f.write_str(" (1 is held by someone else)"),
+            blocked => write!(f, " ({blocked} are held by others)"),
+        }
+    }
 }
 
 /// A lease cannot have a port because another one has it. Nothing was taken.

@@ -33,6 +33,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// The files that were read, the weakest first.
     pub files: Vec<PathBuf>,
+    /// The names of the variables that set something, in order.
+    pub variables: Vec<String>,
 }
 
 /// Reads the settings of `sources`.
@@ -53,8 +55,10 @@ pub fn load(sources: &Sources) -> Result<Loaded, SettingsError> {
     }
     let mut variables: Vec<&(String, String)> = sources.environment.iter().collect();
     variables.sort();
+    let mut in_force = Vec::new();
     for (name, value) in variables {
         if let Some(node) = from_variable(name, value, &root)? {
+            in_force.push(name.clone());
             root = root.merge(node);
         }
     }
@@ -64,7 +68,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, SettingsError> {
         let path: Vec<String> = path.split('.').map(str::to_owned).collect();
         root = root.merge(nested(&path, &origin)?);
     }
-    Ok(Loaded { settings: read::settings(&root)?, files })
+    Ok(Loaded { settings: read::settings(&root)?, files, variables: in_force })
 }
 
 fn read_file(path: &Path, must_be_there: bool) -> Result<Option<String>, SettingsError> {

@@ -88,8 +88,12 @@ fn bind_address(field: &Field<'_>, host_url: Option<&HostUrl>) -> Result<IpAddr>
         Some(text) => {
             text.parse().map_err(|_| field.wrong(&format!("is `{text}`, which is no IP address"), Some(hint)))
         }
-        None if host_url.is_some_and(|url| !url.is_loopback()) => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        None => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        // What the URLs name must be what is listened on.
+        None => Ok(match host_url {
+            Some(url) if !url.is_loopback() => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Some(url) => url.ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        }),
     }
 }
 

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use pool::environment;
 use runtime::{Attached, Output, TerminalSize};
 use tokio::sync::mpsc;
 use tokio_util::codec::Framed;
@@ -82,6 +83,9 @@ fn meant(request: ExecRequest) -> Result<runtime::ExecRequest, OperationError> {
         return Err(invalid("there is no command to run".to_owned(), Some(hint)));
     }
     let pair = |text: &String| match text.split_once('=') {
+        Some((name, _)) if environment::is_reserved(name) => {
+            Err(invalid(format!("the variable {name} is set by the broker alone"), None))
+        }
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(invalid(format!("the variable `{text}` is not of the form NAME=VALUE"), None)),
     };

@@ -11,7 +11,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt};
-use runtime::{LogRequest, Output};
+use runtime::{ErrorKind, LogRequest, Output};
 use serde::Deserialize;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
@@ -45,16 +45,20 @@ pub(super) async fn logs(
 ) -> Result<Response, Refusal> {
     let (key, Query(wanted)) = (key(path)?, wanted?);
     let record = core.agent(&key).ok_or_else(|| core.unknown(&key))?;
-    let Some(id) = record.container.clone() else {
+    let nothing_left = || {
         let hint = "the logs of an agent go with its container; start it again to have new ones".to_owned();
         let reason = record.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
         let message = format!("there is nothing left of {key} that could have written anything{reason}");
-        return Err(OperationError::Conflict { message, hint, details: serde_json::Map::new() }.into());
+        OperationError::Conflict { message, hint, details: serde_json::Map::new() }
     };
+    let id = record.container.clone().ok_or_else(nothing_left)?;
     let runtime = core.runtime_of(&record)?;
     let request = LogRequest { tail: wanted.tail, follow: wanted.follow };
     let stream = runtime.logs(&id, &request).await;
-    let stream = stream.map_err(|source| runtime_error(&record, source))?;
+    let stream = stream.map_err(|source| match source.kind {
+        ErrorKind::NotFound => nothing_left(),
+        _ => runtime_error(&record, source),
+    })?;
     let bytes = stream.map(|output| output.map(|(Output::Stdout(bytes) | Output::Stderr(bytes))| bytes));
     let until_the_end = bytes.take_until(core.shutdown.clone().cancelled_owned());
     Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(until_the_end)).into_response())

@@ -1,6 +1,7 @@
 //! The pool, the broker itself, and its care.
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use api::{BrokerDocument, PoolDocument, Problem, RuntimeStatus};
 use axum::Json;
@@ -66,7 +67,9 @@ pub(super) async fn broker(State(core): State<Arc<Core>>) -> Json<BrokerDocument
     });
     let runtimes = join_all(statuses).await;
     let default_runtime = core.runtimes.default().await.ok().map(|runtime| runtime.name().to_owned());
+    let mut warnings = changed_settings(&core);
     let state = core.state();
+    warnings.extend(view::warnings(&state.warnings));
     Json(BrokerDocument {
         broker: api::Broker {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -88,9 +91,25 @@ pub(super) async fn broker(State(core): State<Arc<Core>>) -> Json<BrokerDocument
                 .port_pool
                 .is_some()
                 .then(|| view::counts(&state, clock::now())),
-            warnings: view::warnings(&state.warnings),
+            warnings,
         },
     })
+}
+
+/// What to say of settings files that are no longer what was read.
+fn changed_settings(core: &Core) -> Vec<String> {
+    let is_changed = |file: &&String| {
+        let modified = std::fs::metadata(file).and_then(|metadata| metadata.modified()).ok();
+        let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        modified
+            .is_some_and(|time| i64::try_from(time.as_millis()).is_ok_and(|time| time > core.started_at.0))
+    };
+    let say = |file: &String| {
+        format!(
+            "{file} has changed since the broker read it; `berthold broker stop` has the next one read it anew"
+        )
+    };
+    core.settings_files.iter().filter(is_changed).map(say).collect()
 }
 
 /// Ends the broker; agents go on running.

@@ -59,7 +59,14 @@ pub(crate) async fn run(arguments: Arguments, context: &Context) -> Result<ExitC
         terminal: arguments.terminal.then(terminal::size),
     };
     let client = context.client().await?;
-    let connection = client.exec(key.project.as_str(), key.name.as_str(), &request).await?;
+    let connection = match client.exec(key.project.as_str(), key.name.as_str(), &request).await {
+        Err(error) if error.code() == Code::StartFailed => {
+            let error = CliError::from(error);
+            error.show(output);
+            return Ok(cannot_run(&error.to_string()).into());
+        }
+        connection => connection?,
+    };
     let raw = match request.stdin && request.terminal.is_some() {
         true => RawMode::enter().map_err(|source| CliError::io("the terminal cannot be taken", source))?,
         false => None,
@@ -72,6 +79,13 @@ pub(crate) async fn run(arguments: Arguments, context: &Context) -> Result<ExitC
         output.document(&kept.document(code))?;
     }
     Ok(exit_code(code).into())
+}
+
+/// The exit code for a command that could not be run, as shells and engines have it: 127 if it is not there, else 126.
+fn cannot_run(why: &str) -> u8 {
+    let why = why.to_lowercase();
+    let is_missing = ["not found", "no such file", "not there"].iter().any(|needle| why.contains(needle));
+    if is_missing { 127 } else { 126 }
 }
 
 /// The code as a process can have it.

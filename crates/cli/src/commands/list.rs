@@ -1,4 +1,4 @@
-use api::{Agent, AgentsDocument};
+use api::{Agent, AgentState, AgentsDocument};
 use jiff::Timestamp;
 
 use crate::context::Context;
@@ -65,6 +65,16 @@ fn name(agent: &Agent, full: bool) -> String {
     if full { format!("{}/{}", agent.project, agent.name) } else { view::name(agent) }
 }
 
+/// The URL of port A, with what is special about it: on the host's network the agent itself has to listen there.
+fn url(agent: &Agent) -> String {
+    let url = agent.urls.values().next().cloned().unwrap_or_default();
+    match agent.published.as_deref() {
+        Some("host network") if agent.runtime != "process" => format!("{url} (host network)"),
+        None if agent.state == AgentState::Running && !agent.ports.is_empty() => "not published".to_owned(),
+        _ => url,
+    }
+}
+
 fn table(agents: &[Agent], full_names: bool, now: Timestamp) -> Table {
     let headers = ["NAME", "STATE", "RUNTIME", "PORTS", "URL", "AGE", "IMAGE", "COMMAND"];
     let mut table = Table::new(&headers).expendable(&["COMMAND", "IMAGE", "RUNTIME"]);
@@ -75,7 +85,7 @@ fn table(agents: &[Agent], full_names: bool, now: Timestamp) -> Table {
             Field::colored(view::state(agent), view::color(agent)),
             agent.runtime.as_str().into(),
             ports.join(",").into(),
-            agent.urls.values().next().cloned().unwrap_or_default().into(),
+            url(agent).into(),
             view::since(agent, now).unwrap_or_default().into(),
             agent.image.clone().unwrap_or_default().into(),
             view::command(&agent.command).into(),

@@ -40,23 +40,29 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), CliErr
             }
         }
         Action::Check => {
-            let files = context.load_settings(Vec::new())?.files;
+            let settings::Loaded { files, variables, .. } = context.load_settings(Vec::new())?;
+            let result = json!({ "valid": true, "files": files, "variables": variables });
             match output.is_json() {
-                true => output.document(&json!({ "settings": { "valid": true, "files": files } })),
-                false => output.print(&shown(&files, context.home()?.settings())),
+                true => output.document(&json!({ "settings": result })),
+                false => output.print(&shown(&files, &variables, context.home()?.settings())),
             }
         }
     }
 }
 
-fn shown(read: &[PathBuf], looked_for: &[PathBuf]) -> String {
+fn shown(read: &[PathBuf], variables: &[String], looked_for: &[PathBuf]) -> String {
     let lines = |paths: &[PathBuf]| {
         paths.iter().map(|path| format!("  {}", path.display())).collect::<Vec<_>>().join("\n")
     };
-    match read {
-        [] => format!("the defaults hold: there is no settings file. Looked for\n{}", lines(looked_for)),
+    let mut text = match read {
+        [] => format!("there is no settings file, so the defaults hold. Looked for\n{}", lines(looked_for)),
         read => format!("the settings are right. Read, the weakest first\n{}", lines(read)),
+    };
+    if !variables.is_empty() {
+        text.push_str("\nOn top of that, these variables are in force\n  ");
+        text.push_str(&variables.join("\n  "));
     }
+    text
 }
 
 #[cfg(test)]
@@ -67,14 +73,16 @@ mod tests {
     fn what_a_check_says() {
         let paths =
             ["/home/me/.config/berthold/settings.yaml".into(), "/work/.berthold/settings.yaml".into()];
-        insta::assert_snapshot!(shown(&paths[..1], &paths), @"
+        insta::assert_snapshot!(shown(&paths[..1], &[], &paths), @"
         the settings are right. Read, the weakest first
           /home/me/.config/berthold/settings.yaml
         ");
-        insta::assert_snapshot!(shown(&[], &paths), @"
-        the defaults hold: there is no settings file. Looked for
+        insta::assert_snapshot!(shown(&[], &["BERTHOLD_SERVER_BROKER_PORT_POOL_RANGE".to_owned()], &paths), @"
+        there is no settings file, so the defaults hold. Looked for
           /home/me/.config/berthold/settings.yaml
           /work/.berthold/settings.yaml
+        On top of that, these variables are in force
+          BERTHOLD_SERVER_BROKER_PORT_POOL_RANGE
         ");
     }
 }

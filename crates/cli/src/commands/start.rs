@@ -12,6 +12,10 @@ use crate::{progress, view};
 /// How long `--wait` waits that names no duration.
 pub(crate) const PATIENCE: &str = "30s";
 
+/// What is said of an agent that has no ports, where there are none to have.
+const NO_POOL: &str = "it has no ports, for the port pool is off; add `server: { broker: { port_pool: { range: 8000-9000 } } }` to the \
+     settings (`berthold settings check` names the file), and `berthold broker stop` so that they are read";
+
 /// Start an agent and give it ports of its own
 ///
 /// Prints the ports and the URLs under which they can be reached. The agent is told its ports in $AVAILABLE_LOCALHOST_PORT_A,
@@ -91,7 +95,8 @@ pub(crate) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
     view::warn(&agent, output);
     output.print(&shown(&agent, created))?;
     if agent.ports.is_empty() && agent.state == AgentState::Running && request.ports != Some(0) {
-        output.say("it has no ports; `berthold ports` says whether there is a pool");
+        let has_pool = client.pool(false).await.is_ok_and(|pool| pool.enabled);
+        output.say(if has_pool { "it was started without ports" } else { NO_POOL });
     }
     Ok(())
 }
@@ -101,6 +106,7 @@ pub(crate) fn shown(agent: &Agent, created: bool) -> String {
     let state = match agent.state {
         AgentState::Running if created => "is running".to_owned(),
         AgentState::Running => "is running already".to_owned(),
+        AgentState::Exited | AgentState::Failed => format!("has {}", view::state(agent)),
         _ => format!("is {}", view::state(agent)),
     };
     let mut lines = vec![format!("{} {state} on {}", view::name(agent), agent.runtime)];
@@ -135,6 +141,6 @@ mod tests {
           A  8000   http://localhost:8000
           B  8001   http://localhost:8001
         ");
-        insta::assert_snapshot!(shown(&exited(), true), @"shop/tests is exited (2) on process");
+        insta::assert_snapshot!(shown(&exited(), true), @"shop/tests has exited (2) on process");
     }
 }

@@ -60,3 +60,24 @@ fn waiting_for_an_answer_that_does_not_come_is_a_warning() {
     assert_eq!(done.code, 0, "{done:?}");
     assert!(done.stderr.contains("nothing answers on port"), "{}", done.stderr);
 }
+
+/// What a start leaves open is meant as it was: only what is typed can differ.
+#[test]
+fn a_start_that_only_says_how_leaves_the_rest_as_it_was() {
+    needs_docker!();
+    let (host, image) = (Host::started(6), image());
+    host.ok(&idle_agent("dev", &image));
+    let running = host.agent("dev");
+    assert_eq!(host.json(&["start", "dev", "--ports", "2"])["agent"], running);
+    let error = host.error(7, &["start", "dev", "-e", "COLOUR=red"]);
+    assert!(error["message"].as_str().unwrap().contains("COLOUR"), "{error}");
+    assert_eq!(error["details"]["differences"].as_array().unwrap().len(), 1, "{error}");
+    let replaced = host.json(&["start", "dev", "-e", "COLOUR=red", "--replace"])["agent"].clone();
+    assert_eq!((&replaced["image"], &replaced["ports"]), (&running["image"], &running["ports"]));
+    assert_eq!(host.ok(&["exec", "dev", "--", "sh", "-c", "echo $COLOUR"]).trim(), "red");
+    assert_eq!(
+        host.error(2, &["exec", "dev", "-e", "BERTHOLD_AGENT=x", "--", "env"])["code"],
+        "invalid_request"
+    );
+    assert_eq!(host.run(&["exec", "dev", "--", "no-such-command"]).code, 127);
+}

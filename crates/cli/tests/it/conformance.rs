@@ -211,6 +211,8 @@ fn a_later_broker_finds_them_again(subject: &Subject, host: &mut Host) {
     }
     assert_eq!(host.leased(), leased);
     assert!(fetch(host.port(0)).is_some(), "it was not touched");
+    // P5: it runs, so its start succeeds, though what it runs is not known any more.
+    assert_eq!(started(host, &["start".to_owned(), "dev".to_owned()])["lease"], running["lease"]);
     host.ok(&["delete", "dev"]);
     assert_eq!(host.leased(), []);
 }

@@ -60,7 +60,11 @@ fn other_variables_are_passed_over_and_wrong_ones_are_told() {
     let nowhere = std::path::Path::new("/nowhere");
     let check = |name: &str, value: &str| {
         shown(
-            from_environment(&[(name, value)]).map(|settings| Loaded { settings, files: Vec::new() }),
+            from_environment(&[(name, value)]).map(|settings| Loaded {
+                settings,
+                files: Vec::new(),
+                variables: Vec::new(),
+            }),
             nowhere,
         )
     };

@@ -55,7 +55,8 @@ fn the_bind_address_follows_the_host_url() {
     };
     assert_eq!(bind("host_url: http://203.0.113.7//"), "0.0.0.0");
     assert_eq!(bind("host_url: http://localhost"), "127.0.0.1");
-    assert_eq!(bind("host_url: 'http://[::1]'"), "127.0.0.1");
+    assert_eq!(bind("host_url: 'http://[::1]'"), "::1");
+    assert_eq!(bind("host_url: http://127.0.0.2"), "127.0.0.2");
     assert_eq!(bind("host_url: http://203.0.113.7, bind_address: 192.0.2.1"), "192.0.2.1");
 }
 
