@@ -49,8 +49,11 @@ pub struct RuntimeStatus {
     pub version: Option<String>,
     /// Where it was found.
     pub endpoint: Option<String>,
-    /// Why it does not answer, and what to do about it.
+    /// Why it does not answer.
     pub detail: Option<String>,
+    /// What would have to be done so that it does.
+    #[serde(default)]
+    pub hint: Option<String>,
 }
 
 /// `{"broker": …}`

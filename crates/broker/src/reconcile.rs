@@ -27,6 +27,8 @@ const GRACE: i64 = 10_000;
 const SECOND_LOOK: i64 = 1_000;
 /// For how long a watcher waits in one request.
 const WATCH_LIMIT: Duration = Duration::from_secs(600);
+/// How long, at the start, a runtime may take to answer that has no agents as far as is known.
+const UNUSED: Duration = Duration::from_secs(5);
 /// The pauses of a watcher whose runtime does not answer: at first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -69,9 +71,21 @@ pub(crate) fn decide(
 }
 
 impl Core {
-    /// Looks at every runtime once: agents that the ledger has lost may be on any.
-    pub(crate) async fn reconcile(self: &Arc<Self>) {
-        self.reconcile_those(|_| true).await;
+    /// Looks at every runtime once, before the first request: agents that the ledger has lost may be on any. One that has no
+    /// agents as far as the ledger knows, such as a cluster that is out of reach, is not waited for for long; what it says
+    /// later is heeded then.
+    pub(crate) async fn reconcile_at_start(self: &Arc<Self>) {
+        let in_use: BTreeSet<String> =
+            self.state().agents.values().map(|agent| agent.runtime.clone()).collect();
+        let rounds = self.runtimes.usable().map(|runtime| {
+            let limit = if in_use.contains(runtime.name()) { Duration::MAX } else { UNUSED };
+            let core = Arc::clone(self);
+            let round = tokio::spawn(async move { core.reconcile_runtime(runtime).await });
+            // A round that is not waited for any more goes on by itself.
+            tokio::time::timeout(limit, round)
+        });
+        drop(futures_util::future::join_all(rounds).await);
+        self.retry_blocked().await;
     }
 
     async fn reconcile_those(self: &Arc<Self>, is_due: impl Fn(&str) -> bool) {

@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use api::RuntimeStatus;
+use futures_util::future::join_all;
 use runtime::container::AppleContainer;
 use runtime::docker::{Docker, EngineEndpoint, endpoint};
 use runtime::podman::Podman;
 use runtime::process::{Processes, ShimCommand};
-use runtime::{ErrorKind, Runtime, RuntimeError};
+use runtime::{EngineInfo, ErrorKind, Runtime, RuntimeError};
 use settings::{RuntimeName, Settings};
+use tokio::time::timeout;
 
 use crate::home::Home;
 
@@ -35,6 +39,8 @@ pub(crate) struct Runtimes {
     preferred: Option<RuntimeName>,
 }
 
+/// How long a runtime may take to say how it is.
+const ANSWER: Duration = Duration::from_secs(5);
 /// The order in which a default is looked for.
 const BY_DEFAULT: [RuntimeName; 3] = [RuntimeName::Docker, RuntimeName::Podman, RuntimeName::Container];
 
@@ -90,9 +96,45 @@ impl Runtimes {
         })
     }
 
-    /// Every runtime, with the reason where it cannot be asked.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, Result<Arc<dyn Runtime>, RuntimeError>)> {
-        self.known.keys().map(|name| (*name, self.get(name)))
+    /// How every runtime is. One that takes too long does not answer.
+    pub(crate) async fn statuses(&self) -> Vec<RuntimeStatus> {
+        join_all(self.known.keys().map(|name| self.status(name))).await
+    }
+
+    async fn status(&self, name: &str) -> RuntimeStatus {
+        let asked = async { self.get(name)?.engine().await };
+        let answer = timeout(ANSWER, asked).await.unwrap_or_else(|_elapsed| {
+            let message = format!("no answer after {} s", ANSWER.as_secs());
+            Err(RuntimeError::new(ErrorKind::Unreachable, message))
+        });
+        let name = name.to_owned();
+        match answer {
+            Ok(EngineInfo { version, endpoint }) => RuntimeStatus {
+                name,
+                reachable: true,
+                version: Some(version),
+                endpoint: Some(endpoint),
+                detail: None,
+                hint: None,
+            },
+            Err(error) => RuntimeStatus {
+                name,
+                reachable: false,
+                version: None,
+                endpoint: None,
+                detail: Some(error.message),
+                hint: error.hint,
+            },
+        }
+    }
+
+    /// The runtime that an agent gets which names none, where the runtimes are so; none if it would get none.
+    pub(crate) fn default_of(&self, statuses: &[RuntimeStatus]) -> Option<String> {
+        let answers = |name: &&RuntimeName| {
+            statuses.iter().any(|status| status.reachable && status.name == name.as_str())
+        };
+        let candidates = self.preferred.as_ref().map_or(&BY_DEFAULT[..], std::slice::from_ref);
+        candidates.iter().find(answers).map(|name| name.as_str().to_owned())
     }
 
     /// The runtime for an agent that names none: the one of the settings, else the first container engine that answers.

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use api::{BrokerDocument, PoolDocument, Problem, RuntimeStatus};
+use api::{BrokerDocument, PoolDocument, Problem};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use futures_util::future::join_all;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -43,30 +42,8 @@ pub(super) async fn pool(
 /// The broker: where it is, what it runs with, and how its runtimes are.
 #[utoipa::path(get, path = "/v1/broker", tag = "broker", responses((status = 200, body = BrokerDocument)))]
 pub(super) async fn broker(State(core): State<Arc<Core>>) -> Json<BrokerDocument> {
-    let statuses = core.runtimes.all().map(|(name, runtime)| async move {
-        let engine = match &runtime {
-            Ok(runtime) => runtime.engine().await.map_err(|error| (error.to_string(), error.hint)),
-            Err(error) => Err((error.to_string(), error.hint.clone())),
-        };
-        match engine {
-            Ok(engine) => RuntimeStatus {
-                name: name.to_owned(),
-                reachable: true,
-                version: Some(engine.version),
-                endpoint: Some(engine.endpoint),
-                detail: None,
-            },
-            Err((message, hint)) => RuntimeStatus {
-                name: name.to_owned(),
-                reachable: false,
-                version: None,
-                endpoint: None,
-                detail: Some(hint.map_or_else(|| message.clone(), |hint| format!("{message}; {hint}"))),
-            },
-        }
-    });
-    let runtimes = join_all(statuses).await;
-    let default_runtime = core.runtimes.default().await.ok().map(|runtime| runtime.name().to_owned());
+    let runtimes = core.runtimes.statuses().await;
+    let default_runtime = core.runtimes.default_of(&runtimes);
     let mut warnings = changed_settings(&core);
     let state = core.state();
     warnings.extend(view::warnings(&state.warnings));

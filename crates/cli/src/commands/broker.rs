@@ -146,7 +146,14 @@ mod tests {
     use crate::view::samples::now;
 
     fn runtime(name: &str) -> RuntimeStatus {
-        RuntimeStatus { name: name.into(), reachable: true, version: None, endpoint: None, detail: None }
+        RuntimeStatus {
+            name: name.into(),
+            reachable: true,
+            version: None,
+            endpoint: None,
+            detail: None,
+            hint: None,
+        }
     }
 
     #[test]
