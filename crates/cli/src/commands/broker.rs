@@ -71,7 +71,8 @@ fn shown(broker: &Broker, now: Timestamp) -> String {
                     parts.into_iter().flatten().collect::<Vec<_>>().join(" at ")
                 }
                 false => {
-                    format!("not reachable: {}", runtime.detail.as_deref().unwrap_or("it does not answer"))
+                    let detail = runtime.detail.as_deref().unwrap_or("it does not answer");
+                    format!("not reachable: {}", detail.lines().next().unwrap_or_default())
                 }
             };
             format!("{}{mark}: {found}", runtime.name)

@@ -3,6 +3,7 @@
 mod broker;
 mod completions;
 mod delete;
+mod doctor;
 mod exec;
 mod list;
 mod logs;
@@ -40,6 +41,7 @@ pub(crate) enum Command {
     Open(open::Arguments),
     Serve(serve::Arguments),
     Broker(broker::Arguments),
+    Doctor(doctor::Arguments),
     Settings(settings::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
@@ -68,6 +70,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode,
         Command::Open(arguments) => open::run(&arguments, context).await?,
         Command::Serve(arguments) => serve::run(&arguments, context).await?,
         Command::Broker(arguments) => broker::run(&arguments, context).await?,
+        Command::Doctor(_) => return doctor::run(context).await,
         Command::Settings(arguments) => settings::run(&arguments, context)?,
         Command::Completions(arguments) => completions::run(&arguments, context)?,
         Command::Man(arguments) => man::run(&arguments, context)?,

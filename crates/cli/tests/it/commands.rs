@@ -81,3 +81,25 @@ fn a_start_that_only_says_how_leaves_the_rest_as_it_was() {
     );
     assert_eq!(host.run(&["exec", "dev", "--", "no-such-command"]).code, 127);
 }
+
+#[test]
+fn the_doctor_says_what_is_here_and_what_is_not() {
+    let host = Host::with_pool(4);
+    let checks = host.json(&["doctor"])["doctor"]["checks"].clone();
+    let check = |name: &str| checks.as_array().unwrap().iter().find(|it| it["name"] == name).unwrap().clone();
+    assert_eq!(check("settings")["state"], "ok");
+    assert_eq!(check("process")["state"], "ok");
+    assert_eq!(
+        check("pool")["detail"],
+        format!("{}-{}: 4 of 4 ports free, 2 an agent", host.port(0), host.port(3))
+    );
+    let container = check("container");
+    assert_eq!(container["state"], "absent");
+    assert!(container["hint"].as_str().unwrap().contains("macOS"), "{container}");
+    std::fs::write(host.path("settings.yaml"), "server: { brokr: {} }\n").unwrap();
+    host.ok(&["broker", "stop"]);
+    let done = host.run(&["--json", "doctor"]);
+    let document: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!((done.code, &document["doctor"]["healthy"]), (1, &json!(false)));
+    assert!(done.stdout.contains("did you mean `broker`?"), "{}", done.stdout);
+}
