@@ -55,12 +55,7 @@ pub(super) async fn run(
         drop(session);
         drop(ended.send(status));
     });
-    let resize = resize.map(|outgoing| {
-        if let Some(size) = request.terminal {
-            return resized(outgoing, size);
-        }
-        resized(outgoing, TerminalSize { columns: 80, rows: 24 })
-    });
+    let resize = resize.zip(request.terminal).map(|(outgoing, size)| resized(outgoing, size));
     let exit = async move {
         let gone = || RuntimeError::new(ErrorKind::Other, "the exit code was lost");
         exit_code(&exit.await.map_err(|_| gone())??)

@@ -2,6 +2,10 @@
 //!
 //! Every connection has a way of its own into the pod, as a connection of this kind has no flow control between its streams: a
 //! slow reader would hold up all others.
+//!
+//! The end of one direction is passed on as such. What a node makes of it is its own: containerd does not tell the pod, and ends
+//! the other direction a second later
+//! (<https://github.com/containerd/containerd/blob/main/pkg/cri/server/sandbox_portforward_linux.go>).
 
 use std::collections::HashMap;
 use std::io;
