@@ -41,6 +41,8 @@ pub(crate) struct Core {
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the broker is to end.
     pub(crate) shutdown: CancellationToken,
+    /// Held by the one that looks for holders of the pool's ports.
+    pub(crate) reviewing: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     locks: AgentLocks,
 }
@@ -84,6 +86,7 @@ impl Core {
             events,
             tasks: TaskTracker::new(),
             shutdown: parts.shutdown,
+            reviewing: tokio::sync::Mutex::default(),
             state: Mutex::new(parts.state),
             locks: AgentLocks::default(),
         }

@@ -4,25 +4,16 @@
 //! its ports to anyone else. If the ledger cannot be written, the pool is put back as it was.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use pool::{Exhausted, LeaseId, Moment, Owner, Port};
-use runtime::HeldPort;
 
+use crate::blocked::{self, is_held};
 use crate::clock;
 use crate::core::Core;
 use crate::error::OperationError;
 use crate::ledger::{Change, LedgerError};
 use crate::model::{AgentRecord, Lease};
-use crate::probe;
 use crate::runtimes::Locality;
-
-/// How often, and how far apart, a port that the agent itself had a moment ago is asked again before it counts as held
-/// by someone else: an engine may close its socket a little after it said that the container ended.
-const PATIENCE: (u32, Duration) = (10, Duration::from_millis(20));
-
-/// What a port is blocked by if nothing more is known.
-pub(crate) const ANOTHER_PROCESS: &str = "another process on this host";
 
 impl Core {
     /// Gives `record` a lease of `count` ports in place of the one that it has, if any, and enters both into the ledger in
@@ -142,34 +133,6 @@ impl Core {
         self.ledger.record(vec![Change::Agent(Box::new(record.clone()))]).on_disk().await
     }
 
-    /// Marks `port` as held by someone else.
-    pub(crate) fn block(&self, port: Port, by: &str) {
-        tracing::warn!(port = port.get(), by, "a port of the pool is held by someone else");
-        self.state().pool.block(port, by, clock::now());
-        self.tell(api::Event::Pool { lease: None, ports: vec![port.get()] });
-    }
-
-    /// Asks of every blocked port whether it still is, and unblocks those that are not.
-    pub(crate) async fn retry_blocked(&self) {
-        let blocked: Vec<Port> = self.state().pool.blocked().map(|(port, _)| port).collect();
-        if blocked.is_empty() {
-            return;
-        }
-        let unseen = self.held_unseen("", None).await;
-        let is_free = |port: &Port| !unseen.contains_key(port) && !probe::is_busy(*port);
-        let free: Vec<Port> = blocked.into_iter().filter(is_free).collect();
-        if free.is_empty() {
-            return;
-        }
-        let mut state = self.state();
-        for port in &free {
-            state.pool.unblock(*port);
-        }
-        drop(state);
-        tracing::info!(ports = ?free, "blocked ports are free again");
-        self.tell(api::Event::Pool { lease: None, ports: free.into_iter().map(Port::get).collect() });
-    }
-
     /// Chooses ports that nobody on this host holds, blocking those that somebody does.
     async fn choose(
         &self,
@@ -179,7 +142,7 @@ impl Core {
         runtime: &str,
     ) -> Result<Vec<Port>, Exhausted> {
         let is_local = self.runtimes.locality(runtime) == Locality::Local;
-        let unseen = self.held_unseen(runtime, undo.old.as_ref()).await;
+        let unseen = self.held_unseen(runtime).await;
         loop {
             let ports = {
                 let (mut state, now) = (self.state(), clock::now());
@@ -188,54 +151,21 @@ impl Core {
                     None => state.pool.allocate(id.clone(), undo.owner.clone(), count, now)?,
                 }
             };
-            let mut busy = Vec::new();
+            let (mut held, mut busy) = (BTreeMap::new(), Vec::new());
             for port in &ports {
                 if let Some(by) = unseen.get(port) {
-                    busy.push((*port, by.as_str()));
-                } else if is_local && self.is_held(*port, undo).await {
-                    busy.push((*port, ANOTHER_PROCESS));
+                    held.insert(*port, by.clone());
+                } else if is_local && is_held(*port, undo.had(*port)).await {
+                    busy.push(*port);
                 }
             }
-            if busy.is_empty() {
+            held.extend(blocked::name(busy).await);
+            if held.is_empty() {
                 return Ok(ports);
             }
             self.undo(undo, id);
-            for (port, by) in busy {
-                self.block(port, by);
-            }
+            self.block(&held);
         }
-    }
-
-    /// The ports that others hold on some runtime though no socket shows it, and who they are. Those that matter are this host's,
-    /// and all of those of the runtime `wanted_on`. A runtime that does not tell knows of none.
-    async fn held_unseen(&self, wanted_on: &str, own: Option<&Lease>) -> BTreeMap<Port, String> {
-        let asked = self.runtimes.usable().map(|runtime| async move {
-            let only_here = runtime.name() != wanted_on;
-            let held = runtime.held_ports(only_here).await.unwrap_or_else(|error| {
-                tracing::debug!(runtime = runtime.name(), %error, "it does not tell which ports it holds");
-                Vec::new()
-            });
-            held.into_iter().filter(move |held| held.is_here || !only_here)
-        });
-        let held = futures_util::future::join_all(asked).await.into_iter().flatten();
-        let is_own = |held: &HeldPort| own.is_some_and(|own| held.lease.as_deref() == Some(own.id.as_str()));
-        let held = held.filter(|held| !is_own(held));
-        held.filter_map(|held| Some((Port::new(held.port)?, held.by))).collect()
-    }
-
-    async fn is_held(&self, port: Port, undo: &Undo) -> bool {
-        let was_its_own =
-            undo.former.contains(&port) || undo.old.as_ref().is_some_and(|old| old.ports.contains(&port));
-        let (tries, pause) = if was_its_own { PATIENCE } else { (1, Duration::ZERO) };
-        for attempt in 0..tries {
-            if attempt > 0 {
-                tokio::time::sleep(pause).await;
-            }
-            if !probe::is_busy(port) {
-                return false;
-            }
-        }
-        true
     }
 
     fn undo(&self, undo: &Undo, new: &LeaseId) {
@@ -263,6 +193,13 @@ struct Undo {
     old: Option<Lease>,
     former: Vec<Port>,
     released_at: Option<Moment>,
+}
+
+impl Undo {
+    /// Whether `port` was the owner's own a moment ago.
+    fn had(&self, port: Port) -> bool {
+        self.former.contains(&port) || self.old.as_ref().is_some_and(|old| old.ports.contains(&port))
+    }
 }
 
 /// What becomes of the ports of a lease that ends.

@@ -8,15 +8,18 @@
 //! | `spec`, `plan` | what a request means |
 //! | `launch`, `outcome` | one attempt to bring an agent up, and what came of it |
 //! | `leases` | takes and ends leases: pool, ledger, then the rest |
+//! | `blocked`, `holder`, `probe` | which ports others hold, and who they are |
 //! | `reconcile` | makes ledger and runtime agree again |
 //! | `ledger` | the durable record |
 //! | `http` | the API on the Unix socket and on `listen` |
 //! | `home`, `lock` | where things are kept, and that only one broker keeps them |
 
 mod answer;
+mod blocked;
 mod clock;
 mod core;
 mod error;
+mod holder;
 mod home;
 mod http;
 mod labels;

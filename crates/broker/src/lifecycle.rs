@@ -234,9 +234,7 @@ impl Core {
             if attempt < MAX_PORT_SETS
                 && let Some(refused) = failure.refused_ports(&record, self.runtimes.locality(runtime.name()))
             {
-                for (port, by) in refused {
-                    self.block(port, &by);
-                }
+                self.block_refused(&refused, runtime.name()).await;
                 attempt += 1;
                 record.warnings.clear();
                 match self.take_lease(record.clone(), count).await {
@@ -339,18 +337,15 @@ pub(crate) fn runtime_error(record: &AgentRecord, source: RuntimeError) -> Opera
 }
 
 impl Failure {
-    /// The ports that the engine refused and by whom they are held; none if the failure is of another kind. Where it named
-    /// none, they are those that are seen to be held on this host, or else any of them may be.
-    fn refused_ports(&self, record: &AgentRecord, locality: Locality) -> Option<Vec<(Port, String)>> {
+    /// The ports that the engine refused; none if the failure is of another kind. Where it named none, they are those that are
+    /// seen to be held on this host, or else any of them may be.
+    fn refused_ports(&self, record: &AgentRecord, locality: Locality) -> Option<Vec<Port>> {
         let named = self.refused?.and_then(Port::new).filter(|port| record.ports().contains(port));
-        let held = |port: &Port| locality == Locality::Local && probe::is_busy(*port);
-        let mut refused: Vec<Port> = match named {
-            Some(port) => vec![port],
-            None => record.ports().iter().copied().filter(held).collect(),
-        };
-        if refused.is_empty() {
-            refused = record.ports().to_vec();
+        if let Some(port) = named {
+            return Some(vec![port]);
         }
-        Some(refused.into_iter().map(|port| (port, crate::leases::ANOTHER_PROCESS.to_owned())).collect())
+        let held = |port: &Port| locality == Locality::Local && probe::is_busy(*port);
+        let refused: Vec<Port> = record.ports().iter().copied().filter(held).collect();
+        Some(if refused.is_empty() { record.ports().to_vec() } else { refused })
     }
 }

@@ -85,14 +85,14 @@ impl Core {
             tokio::time::timeout(limit, round)
         });
         drop(futures_util::future::join_all(rounds).await);
-        self.retry_blocked().await;
+        self.review_blocked().await;
     }
 
     async fn reconcile_those(self: &Arc<Self>, is_due: impl Fn(&str) -> bool) {
         let due = self.runtimes.usable().filter(|runtime| is_due(runtime.name()));
         let rounds = due.map(|runtime| self.reconcile_runtime(runtime));
         futures_util::future::join_all(rounds).await;
-        self.retry_blocked().await;
+        self.review_blocked().await;
     }
 
     /// Looks at everything again and again, until the broker ends.

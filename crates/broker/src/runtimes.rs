@@ -96,6 +96,16 @@ impl Runtimes {
         })
     }
 
+    /// Whether agents may get ports of this host: not if the only engine is on another one.
+    pub(crate) fn publish_here(&self) -> bool {
+        let locality = |(name, known): (&&str, &Known)| match known {
+            Known::Here(_, locality) if BY_DEFAULT.iter().any(|it| it.as_str() == *name) => Some(*locality),
+            _ => None,
+        };
+        let engines: Vec<Locality> = self.known.iter().filter_map(locality).collect();
+        engines.is_empty() || engines.contains(&Locality::Local)
+    }
+
     /// How every runtime is. One that takes too long does not answer.
     pub(crate) async fn statuses(&self) -> Vec<RuntimeStatus> {
         join_all(self.known.keys().map(|name| self.status(name))).await

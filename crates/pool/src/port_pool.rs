@@ -404,6 +404,16 @@ impl PortPool {
         self.blocked.iter().map(|(port, blocked)| (*port, blocked.by.as_str()))
     }
 
+    /// Whether `port` is one of the pool's and not leased.
+    pub fn is_idle(&self, port: Port) -> bool {
+        self.contains(port) && !self.leased.contains_key(&port)
+    }
+
+    /// The leases that are held.
+    pub fn leases(&self) -> impl Iterator<Item = &LeaseId> {
+        self.leases.keys()
+    }
+
     /// The ports of the lease, in label order.
     pub fn ports_of(&self, lease: &LeaseId) -> Option<&[Port]> {
         self.leases.get(lease).map(|lease| lease.ports.as_slice())

@@ -3,6 +3,7 @@
 //! A runtime knows containers (or processes) and nothing of leases: it is told which ports to publish and which
 //! labels to keep, and says truthfully what is there. Who may have which port is decided elsewhere.
 
+mod asked_once;
 mod child;
 pub mod container;
 pub mod docker;
@@ -25,6 +26,8 @@ use async_trait::async_trait;
 
 /// What [`Runtime::list`] goes by: the label whose value is the broker's id.
 pub(crate) const BROKER_LABEL: &str = "berthold.broker";
+/// By which a holder of ports is told to be an agent: the label whose value is its lease's id.
+pub(crate) const LEASE_LABEL: &str = "berthold.lease";
 
 /// Something that runs agents.
 ///

@@ -22,8 +22,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::docker::{Docker, EngineEndpoint};
 use crate::{
-    Attached, Created, EngineInfo, ErrorKind, ExecRequest, LogRequest, LogStream, Observed, Progress,
-    Runtime, RuntimeError, Spec,
+    Attached, Created, EngineInfo, ErrorKind, ExecRequest, HeldPort, LogRequest, LogStream, Observed,
+    Progress, Runtime, RuntimeError, Spec,
 };
 
 const NAME: &str = "podman";
@@ -148,6 +148,16 @@ impl Runtime for Podman {
 
     async fn start(&self, id: &str) -> Result<(), RuntimeError> {
         self.api().await?.start(id).await
+    }
+
+    /// A service is not started for that: what Podman publishes has a socket.
+    async fn held_ports(&self, only_here: bool) -> Result<Vec<HeldPort>, RuntimeError> {
+        if let Place::Own { socket, .. } = &self.place
+            && UnixStream::connect(socket).await.is_err()
+        {
+            return Ok(Vec::new());
+        }
+        self.api().await?.held_ports(only_here).await
     }
 
     async fn inspect(&self, id: &str) -> Result<Option<Observed>, RuntimeError> {

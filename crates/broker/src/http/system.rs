@@ -27,7 +27,7 @@ pub(super) struct Which {
     all: bool,
 }
 
-/// The pool: range, size, counts by state, ports.
+/// The pool: range, size, counts by state, ports. Who holds ports outside the ledger is looked up for the answer.
 #[utoipa::path(get, path = "/v1/pool", tag = "pool", params(Which),
     responses((status = 200, body = PoolDocument), (status = 400, body = Problem)))]
 pub(super) async fn pool(
@@ -35,6 +35,7 @@ pub(super) async fn pool(
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<PoolDocument>, Refusal> {
     let Query(which) = which?;
+    core.review_blocked().await;
     let pool = view::pool(&core.state(), &core.settings, which.all, clock::now());
     Ok(Json(PoolDocument { pool }))
 }

@@ -14,3 +14,4 @@ mod http_api;
 mod kubernetes;
 mod process;
 mod support;
+mod truth;

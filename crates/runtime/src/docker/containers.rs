@@ -1,6 +1,7 @@
 //! The runtime: containers made, started, watched, stopped and removed by an engine.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,9 +21,10 @@ use super::engine::Engine;
 use super::limits::{ANSWER, GREETING, WORK};
 use super::wire::Wire;
 use super::{create, exec, observe, output};
+use crate::asked_once::AskedOnce;
 use crate::{
-    Attached, BROKER_LABEL, Created, EngineInfo, ErrorKind, ExecRequest, LogRequest, LogStream, Observed,
-    ObservedState, Progress, Runtime, RuntimeError, Spec,
+    Attached, BROKER_LABEL, Created, EngineInfo, ErrorKind, ExecRequest, HeldPort, LEASE_LABEL, LogRequest,
+    LogStream, Observed, ObservedState, Progress, Publish, Runtime, RuntimeError, Spec,
 };
 
 /// For the engine to agree with itself that a container has ended.
@@ -40,6 +42,7 @@ pub struct Docker {
     endpoint: EngineEndpoint,
     pub(super) wire: Wire,
     pub(super) client: bollard::Docker,
+    held: Arc<AskedOnce<Vec<HeldPort>>>,
 }
 
 impl Docker {
@@ -67,7 +70,7 @@ impl Docker {
         let client = client.map_err(|error| {
             RuntimeError::new(ErrorKind::Invalid, format!("{endpoint} cannot be used")).source(error)
         })?;
-        Ok(Self { engine: Engine { name }, endpoint: endpoint.clone(), wire, client })
+        Ok(Self { engine: Engine { name }, endpoint: endpoint.clone(), wire, client, held: Arc::default() })
     }
 
     /// Where the engine is.
@@ -226,6 +229,10 @@ impl Runtime for Docker {
         Ok(observed.into_iter().flatten().collect())
     }
 
+    async fn held_ports(&self, _only_here: bool) -> Result<Vec<HeldPort>, RuntimeError> {
+        self.held.get(self.published_ports()).await
+    }
+
     async fn logs(&self, id: &str, request: &LogRequest) -> Result<LogStream, RuntimeError> {
         let asking = self.asking("read the log");
         let found = self.look(id).await?;
@@ -247,6 +254,27 @@ impl Runtime for Docker {
 }
 
 impl Docker {
+    /// What containers publish, whoever started them. The engine is asked, because a port that it publishes by packet rules
+    /// alone has no socket.
+    async fn published_ports(&self) -> Result<Vec<HeldPort>, RuntimeError> {
+        let running = ["running", "paused", "restarting"].map(str::to_owned).to_vec();
+        let options = ListContainersOptions {
+            filters: Some(HashMap::from([("status".to_owned(), running)])),
+            ..ListContainersOptions::default()
+        };
+        let asking = self.asking("list the published ports");
+        let listed = asking.within(GREETING, self.client.list_containers(Some(options))).await?;
+        let (engine, is_here) = (self.engine.name, self.is_local());
+        let held = listed.iter().filter_map(observe::from_listing).flat_map(|container| {
+            let by = format!("the {engine} container {}", container.name);
+            let lease = container.labels.get(LEASE_LABEL).cloned();
+            let held =
+                move |it: Publish| HeldPort { port: it.host, by: by.clone(), is_here, lease: lease.clone() };
+            container.published.into_iter().map(held)
+        });
+        Ok(held.collect())
+    }
+
     /// Waits until the container does not run, which the engine has just said.
     async fn confirm_end(&self, asking: &Asking, id: &str) -> Result<(), RuntimeError> {
         let deadline = Instant::now() + CONFIRMING;

@@ -39,8 +39,8 @@ use self::held::Held;
 use self::pod::Obstacle;
 use self::refusal::{refused, unreachable};
 use crate::{
-    Attached, BROKER_LABEL, Created, EngineInfo, ErrorKind, ExecRequest, HeldPort, LogRequest, LogStream,
-    Observed, ObservedState, Output, Progress, Runtime, RuntimeError, Spec,
+    Attached, BROKER_LABEL, Created, EngineInfo, ErrorKind, ExecRequest, HeldPort, LEASE_LABEL, LogRequest,
+    LogStream, Observed, ObservedState, Output, Progress, Runtime, RuntimeError, Spec,
 };
 
 const NAME: &str = "kubernetes";
@@ -271,9 +271,6 @@ impl Kubernetes {
         }
     }
 }
-
-/// The label whose value is the lease of a pod.
-const LEASE_LABEL: &str = "berthold.lease";
 
 /// The answer to `question`, if it comes within `limit`.
 async fn within<T>(

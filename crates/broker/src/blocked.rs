@@ -1,0 +1,151 @@
+//! The ports of the pool that someone outside the ledger holds: found, named, and taken up again.
+//!
+//! Two things tell of them: the sockets of this host, and the runtimes, since a port that is published by packet rules alone has
+//! no socket. The kernel's tables are read rather than every port probed, for a probe has the port for a moment itself; only what
+//! the tables show, and what was blocked before, is probed.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use pool::{LeaseId, Port};
+use runtime::HeldPort;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use crate::clock;
+use crate::core::Core;
+use crate::holder::Sockets;
+use crate::probe;
+use crate::runtimes::Locality;
+
+/// How often, and how far apart, a port that an agent had a moment ago is asked again before it counts as held by someone else:
+/// an engine may close its socket a little after it said that the container ended.
+const PATIENCE: (u32, Duration) = (10, Duration::from_millis(20));
+
+/// What a port is blocked by if nothing more is known.
+const UNKNOWN: &str = "another process on this host";
+
+impl Core {
+    /// Marks ports as held by someone else. What is known already is not said again.
+    pub(crate) fn block(&self, ports: &BTreeMap<Port, String>) {
+        let mut state = self.state();
+        let known: BTreeMap<Port, String> =
+            state.pool.blocked().map(|(port, by)| (port, by.to_owned())).collect();
+        let news: Vec<(&Port, &String)> =
+            ports.iter().filter(|(port, by)| known.get(port) != Some(by)).collect();
+        for (port, by) in &news {
+            state.pool.block(**port, by, clock::now());
+        }
+        drop(state);
+        for (port, by) in &news {
+            tracing::warn!(port = port.get(), by, "a port of the pool is held by someone else");
+        }
+        self.tell_pool(news.into_iter().map(|(port, _)| *port));
+    }
+
+    /// Marks ports that the engine `runtime` has just refused.
+    pub(crate) async fn block_refused(&self, ports: &[Port], runtime: &str) {
+        let mut held = self.held_unseen(runtime).await;
+        held.retain(|port, _| ports.contains(port));
+        let others: Vec<Port> = ports.iter().copied().filter(|port| !held.contains_key(port)).collect();
+        if self.runtimes.locality(runtime) == Locality::Local {
+            held.extend(name(others).await);
+        } else {
+            held.extend(others.into_iter().map(|port| (port, format!("something on the host of {runtime}"))));
+        }
+        self.block(&held);
+    }
+
+    /// Looks for holders of every port of the pool that is not leased: blocks what is held, unblocks what no longer is.
+    pub(crate) async fn review_blocked(&self) {
+        let _one_at_a_time = self.reviewing.lock().await;
+        let before: BTreeSet<Port> = self.state().pool.blocked().map(|(port, _)| port).collect();
+        let mut held = self.held_unseen("").await;
+        let sockets = if self.runtimes.publish_here() { socket_ports().await } else { BTreeSet::new() };
+        let candidates: Vec<Port> = {
+            let state = self.state();
+            let found: BTreeSet<Port> = before.iter().chain(held.keys()).chain(&sockets).copied().collect();
+            found.into_iter().filter(|port| state.pool.is_idle(*port)).collect()
+        };
+        let mut busy = Vec::new();
+        for port in candidates.iter().filter(|port| !held.contains_key(port)) {
+            // What is news is looked at more than once: it may be an engine's that is about to close it.
+            if is_held(*port, !before.contains(port)).await {
+                busy.push(*port);
+            }
+        }
+        held.extend(name(busy).await);
+        let is_idle = |port: &Port| self.state().pool.is_idle(*port);
+        held.retain(|port, _| is_idle(port));
+        self.block(&held);
+        let free: Vec<Port> = before.into_iter().filter(|port| !held.contains_key(port)).collect();
+        self.unblock(&free);
+    }
+
+    fn unblock(&self, ports: &[Port]) {
+        let mut state = self.state();
+        let freed: Vec<Port> = ports.iter().copied().filter(|port| state.pool.unblock(*port)).collect();
+        drop(state);
+        if !freed.is_empty() {
+            let numbers: Vec<u16> = freed.iter().map(|port| port.get()).collect();
+            tracing::info!(ports = ?numbers, "blocked ports are free again");
+            self.tell_pool(freed);
+        }
+    }
+
+    /// The ports that others hold on some runtime though no socket need show it, and who they are. Those that matter are this
+    /// host's, and all of those of the runtime `wanted_on`. A runtime that does not tell knows of none.
+    pub(crate) async fn held_unseen(&self, wanted_on: &str) -> BTreeMap<Port, String> {
+        // Asked for before the runtimes are: what ends in between is not taken for someone else's.
+        let own: HashSet<LeaseId> = self.state().pool.leases().cloned().collect();
+        let asked = self.runtimes.usable().map(|runtime| async move {
+            let only_here = runtime.name() != wanted_on;
+            let held = runtime.held_ports(only_here).await.unwrap_or_else(|error| {
+                tracing::debug!(runtime = runtime.name(), %error, "it does not tell which ports it holds");
+                Vec::new()
+            });
+            held.into_iter().filter(move |held| held.is_here || !only_here)
+        });
+        let held = join_all(asked).await.into_iter().flatten();
+        let is_own =
+            |held: &HeldPort| held.lease.as_deref().is_some_and(|id| own.contains(&LeaseId::new(id)));
+        held.filter(|held| !is_own(held)).filter_map(|held| Some((Port::new(held.port)?, held.by))).collect()
+    }
+
+    fn tell_pool(&self, ports: impl IntoIterator<Item = Port>) {
+        let ports: Vec<u16> = ports.into_iter().map(Port::get).collect();
+        if !ports.is_empty() {
+            self.tell(api::Event::Pool { lease: None, ports });
+        }
+    }
+}
+
+/// Whether some socket of this host has `port`. One that may be about to be closed is given the time for that.
+pub(crate) async fn is_held(port: Port, patiently: bool) -> bool {
+    let (tries, pause) = if patiently { PATIENCE } else { (1, Duration::ZERO) };
+    for attempt in 0..tries {
+        if attempt > 0 {
+            sleep(pause).await;
+        }
+        if !probe::is_busy(port) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Who holds each of these ports of this host.
+pub(crate) async fn name(ports: Vec<Port>) -> BTreeMap<Port, String> {
+    if ports.is_empty() {
+        return BTreeMap::new();
+    }
+    let asked = ports.clone();
+    let mut named = spawn_blocking(move || Sockets::read().holders(&asked)).await.unwrap_or_default();
+    let by = |port: Port| (port, named.remove(&port).unwrap_or_else(|| UNKNOWN.to_owned()));
+    ports.into_iter().map(by).collect()
+}
+
+async fn socket_ports() -> BTreeSet<Port> {
+    spawn_blocking(|| Sockets::read().ports()).await.unwrap_or_default()
+}
