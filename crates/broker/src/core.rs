@@ -5,6 +5,7 @@
 //! other, and those on different agents run side by side.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use pool::{AgentKey, LeaseId, Moment, PoolSpec, PortPool, PortRange};
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
+use crate::guards::Guards;
 use crate::home::Home;
 use crate::ledger::Ledger;
 use crate::model::AgentRecord;
@@ -50,6 +52,7 @@ pub(crate) struct Core {
 /// All that the broker knows.
 pub(crate) struct State {
     pub(crate) pool: PortPool,
+    pub(crate) guards: Guards,
     pub(crate) agents: BTreeMap<AgentKey, AgentRecord>,
     /// When the runtime was first found to have nothing of a lease.
     pub(crate) missing: HashMap<LeaseId, Moment>,
@@ -57,6 +60,30 @@ pub(crate) struct State {
     pub(crate) watched: HashSet<LeaseId>,
     /// What a person should know of, by what it is about.
     pub(crate) warnings: BTreeMap<String, String>,
+}
+
+/// The state while its lock is held. When it is let go of, the guards have followed the pool.
+pub(crate) struct StateGuard<'a>(MutexGuard<'a, State>);
+
+impl Deref for StateGuard<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
+}
+
+impl DerefMut for StateGuard<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.0
+    }
+}
+
+impl Drop for StateGuard<'_> {
+    fn drop(&mut self) {
+        let State { guards, pool, .. } = &mut *self.0;
+        guards.follow(pool);
+    }
 }
 
 /// The parts from which a [`Core`] is put together.
@@ -93,10 +120,10 @@ impl Core {
     }
 
     /// The state. Hold it for a moment only.
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> StateGuard<'_> {
         // A panic while it was held is a bug that was reported then; the maps are still sound, and refusing to go on would
         // leave agents without a broker.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        StateGuard(self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What is known of the agent.
@@ -146,8 +173,14 @@ impl State {
                 PoolSpec { range: nothing, exclude: vec![nothing], cool_down: 0 }
             }
         };
+        let pool = PortPool::new(spec);
+        let guards = match &settings.server.broker.port_pool {
+            Some(settings::PortPool { guards: true, .. }) => Guards::for_pool(pool.size()),
+            _ => Guards::default(),
+        };
         Self {
-            pool: PortPool::new(spec),
+            pool,
+            guards,
             agents: BTreeMap::new(),
             missing: HashMap::new(),
             watched: HashSet::new(),

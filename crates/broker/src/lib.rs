@@ -9,6 +9,7 @@
 //! | `launch`, `outcome` | one attempt to bring an agent up, and what came of it |
 //! | `leases` | takes and ends leases: pool, ledger, then the rest |
 //! | `blocked`, `holder`, `probe` | which ports others hold, and who they are |
+//! | `guards` | keeps idle ports from being taken by accident |
 //! | `reconcile` | makes ledger and runtime agree again |
 //! | `ledger` | the durable record |
 //! | `http` | the API on the Unix socket and on `listen` |
@@ -19,6 +20,7 @@ mod blocked;
 mod clock;
 mod core;
 mod error;
+mod guards;
 mod holder;
 mod home;
 mod http;

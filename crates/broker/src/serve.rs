@@ -237,6 +237,19 @@ fn announce(core: &Core, own_port: Option<Port>) {
         bind_address = %pool.bind_address,
         "port pool"
     );
+    let (size, guarded) = {
+        let state = core.state();
+        (state.pool.size(), state.guards.limit())
+    };
+    if pool.guards && guarded < size {
+        let text = format!(
+            "only {guarded} of the {size} ports in the pool {} can be guarded while they are idle: the limit of open files is too \
+             low for more (`ulimit -n`, LimitNOFILE); `server.broker.port_pool.guards: false` does without",
+            pool.range
+        );
+        tracing::warn!("{text}");
+        core.state().warnings.insert("guards".to_owned(), text);
+    }
     if let Some(port) = own_port.filter(|port| pool.range.contains(*port)) {
         let text =
             format!("the pool {} covers the broker's own port {port}, which is left out of it", pool.range);

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use runtime::process::ShimCommand;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::Arguments;
@@ -21,7 +22,8 @@ pub(crate) fn other_than_command() -> Option<ExitCode> {
     if role == server::ROLE {
         return Some(server::run());
     }
-    let directory = if role == SHIM { typed.next()? } else { return None };
+    let (files, directory) = if role == SHIM { (typed.next()?, typed.next()?) } else { return None };
+    limit_files(files.to_str());
     Some(runtime::process::run_shim(Path::new(&directory)))
 }
 
@@ -30,7 +32,20 @@ pub(crate) fn shim() -> std::io::Result<ShimCommand> {
     // Leads to this very program also after its file was replaced by a newer one (proc_pid_exe(5)).
     let itself = Path::new("/proc/self/exe");
     let program = if itself.exists() { itself.to_owned() } else { env::current_exe()? };
-    Ok(ShimCommand { program, arguments: vec![SHIM.into()] })
+    let files = getrlimit(Resource::Nofile).current.map_or_else(String::new, |files| files.to_string());
+    Ok(ShimCommand { program, arguments: vec![SHIM.into(), files.into()] })
+}
+
+/// Gives the agent the limit of open files that the broker was started with: the broker may have raised its own, and programs
+/// that use select(2) do not bear more than 1024.
+fn limit_files(files: Option<&str>) {
+    if let Some(current) = files.and_then(|files| files.parse().ok()) {
+        let limit = Rlimit { current: Some(current), ..getrlimit(Resource::Nofile) };
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            // The agent runs all the same.
+            tracing::debug!(%error, "the limit of open files stays that of the broker");
+        }
+    }
 }
 
 /// Logs to standard error: a broker always, a command if it was asked to. `BERTHOLD_LOG` says what.

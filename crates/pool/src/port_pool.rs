@@ -39,6 +39,7 @@ pub struct PortPool {
     cooling: BTreeSet<(Moment, Port)>,
     fresh: PortSet,
     used: BTreeSet<(Moment, Port)>,
+    changed: PortSet,
 }
 
 #[derive(Clone, Debug)]
@@ -180,10 +181,12 @@ impl PortPool {
             cooling: BTreeSet::new(),
             fresh: PortSet::new(),
             used: BTreeSet::new(),
+            changed: PortSet::new(),
         };
         for port in pool.spec.range.ports() {
             if !pool.spec.exclude.iter().any(|excluded| excluded.contains(port)) {
                 pool.fresh.insert(port);
+                pool.changed.insert(port);
             }
         }
         pool.size = pool.fresh.len();
@@ -409,9 +412,22 @@ impl PortPool {
         self.contains(port) && !self.leased.contains_key(&port)
     }
 
+    /// Whether `port` is one of the pool's that is neither leased nor blocked.
+    pub fn can_be_leased(&self, port: Port) -> bool {
+        self.contains(port) && !self.leased.contains_key(&port) && !self.blocked.contains_key(&port)
+    }
+
     /// The leases that are held.
     pub fn leases(&self) -> impl Iterator<Item = &LeaseId> {
         self.leases.keys()
+    }
+
+    /// The lowest port that may have changed its state since it was returned by this; none once all were. A new pool
+    /// starts with all its ports.
+    pub fn next_changed(&mut self) -> Option<Port> {
+        let port = self.changed.lowest()?;
+        self.changed.remove(port);
+        Some(port)
     }
 
     /// The ports of the lease, in label order.
@@ -487,10 +503,6 @@ impl PortPool {
         self.fresh.len() + self.used.len()
     }
 
-    fn can_be_leased(&self, port: Port) -> bool {
-        self.contains(port) && !self.leased.contains_key(&port) && !self.blocked.contains_key(&port)
-    }
-
     fn take(&mut self, port: Port, lease: &LeaseId) {
         let before = self.leased.insert(port, lease.clone());
         assert!(before.is_none(), "BUG: port {port} was given to {lease} while {before:?} had it");
@@ -534,6 +546,7 @@ impl PortPool {
 
     /// Puts `port` into the index where the facts say that it belongs, and drops facts that no one needs any more.
     fn reindex(&mut self, port: Port) {
+        self.changed.insert(port);
         let released = self.released.get(&port).copied();
         self.fresh.remove(port);
         if let Some(released) = released {

@@ -82,6 +82,8 @@ pub struct PortPool {
     pub bind_address: IpAddr,
     /// For how long a released port is handed out only if nothing else is left.
     pub cool_down: Duration,
+    /// Whether idle ports are kept from being taken by accident.
+    pub guards: bool,
     /// Further names of variables, and the label whose port each gets.
     pub env_aliases: BTreeMap<String, Label>,
 }

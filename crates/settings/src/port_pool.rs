@@ -37,6 +37,8 @@ pub(crate) fn port_pool(block: &Block<'_>) -> Result<Option<PortPool>> {
         host_url,
         exclude,
         cool_down: block.get("cool_down").duration()?.unwrap_or_default(),
+        // Tried on Linux alone.
+        guards: block.get("guards").truth()?.unwrap_or(cfg!(target_os = "linux")),
         env_aliases: env_aliases(&block.get("env_aliases"))?,
     };
     Ok(block.get("enabled").truth()?.unwrap_or(true).then_some(pool))

@@ -119,6 +119,11 @@ pub(crate) static ROOT: Shape = Shape::Block(&[
                             duration,
                         ),
                         leaf(
+                            "guards",
+                            "Whether idle ports are kept from being taken by accident. Default: true on Linux.",
+                            truth,
+                        ),
+                        leaf(
                             "env_aliases",
                             "Further variables, and the label whose port each gets.",
                             || json!({ "type": "object", "additionalProperties": { "type": "string", "pattern": "^[A-Z]{1,2}$" } }),

@@ -73,6 +73,7 @@ fn port_pool(pool: &PortPool) -> Value {
         "exclude": exclude,
         "bind_address": pool.bind_address.to_string(),
         "cool_down": duration(pool.cool_down),
+        "guards": pool.guards,
         "env_aliases": aliases,
     });
     if let Some(url) = &pool.host_url {

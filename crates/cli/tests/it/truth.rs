@@ -39,7 +39,8 @@ fn a_listener_is_shown_with_its_process() {
 fn an_outgoing_connection_is_shown_with_its_other_end() {
     use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
-    let host = Host::started(10);
+    // Before there is a broker: its guards would keep the connection from the pool.
+    let mut host = Host::with_pool(10);
     let far = TcpListener::bind("127.0.0.1:0").unwrap();
     let near = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     let address = |port: &u16| std::net::SocketAddr::from(([127, 0, 0, 1], *port));
@@ -47,6 +48,7 @@ fn an_outgoing_connection_is_shown_with_its_other_end() {
     let port = (0..10).map(|n| host.port(n)).find(|port| bind(&near, &address(port)).is_ok()).unwrap();
     connect(&near, &far.local_addr().unwrap()).unwrap();
     let _client = TcpStream::from(near);
+    host.serve();
     let detail = shown(&host, port)["detail"].clone();
     let expected = format!("(pid {}) to {}", std::process::id(), far.local_addr().unwrap());
     assert!(detail.as_str().unwrap().ends_with(&expected), "{detail}");
@@ -89,4 +91,73 @@ fn proxies(port: u16) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap();
     let pids = entries.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
     pids.filter(is_it).collect()
+}
+
+/// L9: the pool lies wholly inside the kernel's ephemeral range, and still no outgoing connection and no server that asks for any
+/// port takes one of it while it is idle. In a network of its own, where that range is small.
+#[test]
+#[cfg(target_os = "linux")]
+fn idle_ports_do_not_vanish_under_outgoing_connections() {
+    const INSIDE: &str = "BERTHOLD_TEST_IN_A_NETWORK_OF_ITS_OWN";
+    if std::env::var_os(INSIDE).is_none() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("not root, so there can be no network of its own: not tested");
+            return;
+        }
+        let myself = std::env::current_exe().unwrap();
+        let name = "truth::idle_ports_do_not_vanish_under_outgoing_connections";
+        let output = Command::new("unshare")
+            .args(["--net", "sh", "-c", "ip link set lo up && exec \"$0\" --exact \"$1\" --nocapture"])
+            .args([myself.as_os_str(), name.as_ref()])
+            .env(INSIDE, "1")
+            .env_remove("BERTHOLD_KUBECONFIG")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    for (guards, is_taken) in [(true, false), (false, true)] {
+        let settings = |range: &str| {
+            format!(
+                "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{range}\", guards: {guards} }} }} }}"
+            )
+        };
+        let mut host = Host::with_settings(settings, 40);
+        let ephemeral = format!("{} {}", host.port(0), host.port(49));
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", ephemeral).unwrap();
+        host.serve();
+        let server = TcpListener::bind(("127.0.0.1", 1)).unwrap();
+        // The ten ports of the range that the pool does not have.
+        let connections: Vec<TcpStream> =
+            (0..12).map_while(|_| TcpStream::connect(server.local_addr().unwrap()).ok()).collect();
+        let any: Vec<TcpListener> = (0..12).map_while(|_| TcpListener::bind("0.0.0.0:0").ok()).collect();
+        let sources =
+            connections.iter().map(|it| it.local_addr()).chain(any.iter().map(TcpListener::local_addr));
+        let pool = host.port(0)..host.port(40);
+        let taken: Vec<u16> =
+            sources.map(|it| it.unwrap().port()).filter(|port| pool.contains(port)).collect();
+        assert_eq!(
+            !taken.is_empty(),
+            is_taken,
+            "guards: {guards}, ports of the pool that were taken: {taken:?}"
+        );
+        assert!(!connections.is_empty());
+    }
+}
+
+/// The broker raises its own limit of open files to guard ports, and its agents do not inherit that.
+#[test]
+fn an_agent_has_the_limits_with_which_the_broker_was_started() {
+    let host = Host::with_pool(40);
+    let limited = "ulimit -Sn 1030; exec \"$0\" list";
+    let mut command = Command::new("sh");
+    for (name, value) in host.command().get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    assert!(command.args(["-c", limited, BERTHOLD]).status().unwrap().success());
+    host.ok(&["start", "dev", "--runtime", "process", "--", "sh", "-c", "ulimit -Sn; sleep 100000"]);
+    eventually("it has said its limit", || host.ok(&["logs", "dev"]) == "1030\n");
 }

@@ -11,6 +11,13 @@ fn value_for(variable: &str) -> &'static str {
         _ if key("LISTEN") => "127.0.0.1:9801",
         _ if key("AUTO_START") => "false",
         _ if key("ENABLED") => "true",
+        _ if key("GUARDS") => {
+            if cfg!(target_os = "linux") {
+                "false"
+            } else {
+                "true"
+            }
+        }
         _ if key("RANGE") => "7000-7999",
         _ if key("PORTS_PER_AGENT") || key("PORTS") => "7",
         _ if key("HOST_URL") => "https://box.example",

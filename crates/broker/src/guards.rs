@@ -1,0 +1,150 @@
+//! Keeps idle ports of the pool from being taken by accident.
+//!
+//! A *guard* is a TCP socket that is bound to a port and does not listen. While it is there, the kernel passes the port over when it
+//! chooses the source of an outgoing connection, and for a bind to port 0. With `SO_REUSEADDR` on both sides it does not
+//! stand in the way of a server that wants just this port: Docker and Podman publish guarded ports, and every probe sees through
+//! it. Only a server without that option is refused. (Linux 5 and 6; the kernel's `inet_csk_get_port` and
+//! `__inet_hash_connect` are where it is decided. Elsewhere this was not tried, so the settings have it off there.)
+//!
+//! One socket of the IPv6 wildcard that takes IPv4 too guards a port for both. The guards follow the pool: whatever lets go of the
+//! state's lock brings them up to date (see `Core::state`), so a port loses its guard before anyone is told that it is leased, and
+//! gets it back with the end of the lease.
+//!
+//! **Limits.** A guard does not keep a server away that asks for the port by number and has `SO_REUSEADDR`, and nothing sees UDP.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use pool::{Port, PortPool};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// How many file descriptors are left for everything else.
+const RESERVED: u64 = 1024;
+
+/// The guards of a pool.
+#[derive(Default)]
+pub(crate) struct Guards {
+    sockets: BTreeMap<Port, OwnedFd>,
+    /// How many there may be at the most.
+    limit: usize,
+}
+
+impl Guards {
+    /// Guards for a pool of `size` ports, as many as this process may have: its limit of file descriptors is raised as far as
+    /// that is allowed. No port is guarded yet.
+    pub(crate) fn for_pool(size: usize) -> Self {
+        let wanted = size as u64 + RESERVED;
+        let mut limit = getrlimit(Resource::Nofile);
+        if limit.current.is_some_and(|current| current < wanted) {
+            let before = limit;
+            limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+            if let Err(error) = setrlimit(Resource::Nofile, limit) {
+                tracing::debug!(%error, "the limit of file descriptors cannot be raised");
+                limit = before;
+            }
+        }
+        let left = limit.current.map_or(u64::MAX, |current| current.saturating_sub(RESERVED));
+        Self { sockets: BTreeMap::new(), limit: usize::try_from(left).unwrap_or(usize::MAX).min(size) }
+    }
+
+    /// How many ports can be guarded.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Guards what has become idle in the pool since this was called last, and lets go of what has not stayed so.
+    pub(crate) fn follow(&mut self, pool: &mut PortPool) {
+        while let Some(port) = pool.next_changed() {
+            if !pool.can_be_leased(port) {
+                self.sockets.remove(&port);
+            } else if self.sockets.len() < self.limit
+                && !self.sockets.contains_key(&port)
+                // What someone has already needs no guard, and cannot have one.
+                && let Ok(socket) = guard(port.get())
+            {
+                self.sockets.insert(port, socket);
+            }
+        }
+    }
+}
+
+fn guard(port: u16) -> Result<OwnedFd, Errno> {
+    let of = |family| socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let (socket, address) = match of(AddressFamily::INET6) {
+        Ok(socket) => {
+            sockopt::set_ipv6_v6only(&socket, false)?;
+            (socket, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+        }
+        Err(_) => (of(AddressFamily::INET)?, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
+    };
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::net::{TcpListener, UdpSocket};
+
+    use pool::{AgentKey, LeaseId, Moment, Owner, PoolSpec, PortRange};
+
+    use super::*;
+    use crate::probe;
+
+    /// A pool of one port that is free.
+    fn pool() -> (PortPool, Port) {
+        let port = TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
+        let port = Port::new(port).unwrap();
+        (PortPool::new(PoolSpec { range: PortRange::single(port), exclude: Vec::new(), cool_down: 0 }), port)
+    }
+
+    /// Whether a socket that is bound like that, without `SO_REUSEADDR`, finds the port taken: then something is bound to it.
+    fn is_guarded(port: Port) -> bool {
+        let socket =
+            socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, port.get()))) == Err(Errno::ADDRINUSE)
+    }
+
+    #[test]
+    fn a_port_is_guarded_while_it_is_idle() {
+        let (mut pool, port) = pool();
+        let mut guards = Guards::for_pool(pool.size());
+        guards.follow(&mut pool);
+        assert!(is_guarded(port), "a fresh port");
+        let owner = Owner::Agent("default/dev".parse::<AgentKey>().unwrap());
+        pool.allocate(LeaseId::new("one"), owner, 1, Moment(0)).unwrap();
+        guards.follow(&mut pool);
+        assert!(!is_guarded(port), "leased");
+        pool.release(&LeaseId::new("one"), Moment(1), true);
+        guards.follow(&mut pool);
+        assert!(is_guarded(port), "remembered");
+        pool.block(port, "someone", Moment(2));
+        guards.follow(&mut pool);
+        assert!(!is_guarded(port), "blocked");
+    }
+
+    #[test]
+    fn a_guard_is_in_nobodys_way_who_asks_for_the_port() {
+        let (mut pool, port) = pool();
+        let mut guards = Guards::for_pool(pool.size());
+        guards.follow(&mut pool);
+        assert!(!probe::is_busy(port), "a probe sees through it");
+        for address in ["127.0.0.1", "0.0.0.0", "[::1]", "[::]"] {
+            // The standard library sets SO_REUSEADDR, as the engines do.
+            TcpListener::bind(format!("{address}:{port}")).unwrap();
+            UdpSocket::bind(format!("{address}:{port}")).unwrap();
+        }
+    }
+
+    #[test]
+    fn there_are_no_more_guards_than_there_may_be() {
+        let (mut pool, port) = pool();
+        let mut guards = Guards { limit: 0, ..Guards::default() };
+        guards.follow(&mut pool);
+        assert!(!is_guarded(port));
+    }
+}
