@@ -20,6 +20,8 @@ mod blocked;
 mod clock;
 mod core;
 mod error;
+#[cfg(feature = "faults")]
+mod faults;
 mod guards;
 mod holder;
 mod home;

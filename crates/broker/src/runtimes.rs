@@ -54,6 +54,12 @@ impl Runtimes {
         known.insert(RuntimeName::Kubernetes.as_str(), kubernetes(settings));
         let processes: Arc<dyn Runtime> = Arc::new(Processes::new(home.processes(), shim));
         known.insert(RuntimeName::Process.as_str(), Known::Here(processes, Locality::Local));
+        #[cfg(feature = "faults")]
+        for it in known.values_mut() {
+            if let Known::Here(runtime, _) = it {
+                *runtime = Arc::new(crate::faults::Faulty(Arc::clone(runtime)));
+            }
+        }
         Self { known, preferred: settings.server.broker.default_runtime }
     }
 

@@ -121,6 +121,8 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
     if let Some(directory) = home.socket().parent() {
         lock::private_directory(directory)?;
     }
+    #[cfg(feature = "faults")]
+    crate::faults::arm(home.state());
     let lock = BrokerLock::take(&home.lock())?;
     let fresh = lock::random_token().map_err(Trouble::Random)?;
     let token = lock::kept_text(&home.token(), "the token", || fresh)?;

@@ -27,8 +27,8 @@ use crate::{
 };
 
 const NAME: &str = "podman";
-/// For how long, in seconds, a service that no one asks goes on. Longer than the pauses of a broker that is there.
-const IDLE: &str = "600";
+/// For how long, in seconds, a service that no one asks goes on. One that has ended is started again when it is needed.
+const IDLE: &str = "60";
 /// How long a service may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);

@@ -76,7 +76,11 @@ fn write(connection: Connection, mut jobs: mpsc::UnboundedReceiver<Job>, flushes
         {
             batch.push(job);
         }
-        let results = commit(&connection, &batch);
+        let results = match before_commit() {
+            Ok(()) => commit(&connection, &batch),
+            Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
+        };
+        after_commit();
         flushes.fetch_add(1, Ordering::Relaxed);
         for (job, result) in batch.into_iter().zip(results) {
             // A caller that has gone no longer wants to know.
@@ -87,6 +91,17 @@ fn write(connection: Connection, mut jobs: mpsc::UnboundedReceiver<Job>, flushes
         tracing::warn!(%error, "the ledger was not closed cleanly");
     }
 }
+
+#[cfg(feature = "faults")]
+use crate::faults::{after_commit, before_commit};
+
+#[cfg(not(feature = "faults"))]
+const fn before_commit() -> Result<(), LedgerError> {
+    Ok(())
+}
+
+#[cfg(not(feature = "faults"))]
+const fn after_commit() {}
 
 /// Commits the batch as one, each job in a savepoint of its own, and says of each whether it is on disk.
 fn commit(connection: &Connection, batch: &[Job]) -> Vec<Result<(), LedgerError>> {

@@ -89,12 +89,18 @@ impl Host {
 
     /// Starts the broker and waits until it answers.
     pub(crate) fn serve(&mut self) {
+        self.serve_with(&[]);
+    }
+
+    /// The same with further variables.
+    pub(crate) fn serve_with(&mut self, variables: &[(&str, &str)]) {
         assert!(self.serve.is_none(), "the broker runs already");
         let log = File::options().create(true).append(true).open(self.path("broker.log")).unwrap();
         let child = self
             .command()
             .args(["serve"])
             .env("BERTHOLD_LOG", "debug")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -130,6 +136,18 @@ impl Host {
         let mut child = self.serve.take().expect("the broker runs");
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Whether the broker has died of SIGKILL, which the test did not send.
+    pub(crate) fn broker_was_killed(&mut self) -> bool {
+        use std::os::unix::process::ExitStatusExt;
+
+        let child = self.serve.as_mut().expect("the broker was started");
+        let was_killed = child.try_wait().unwrap().is_some_and(|status| status.signal() == Some(9));
+        if was_killed {
+            self.serve = None;
+        }
+        was_killed
     }
 
     /// The program with this home, and nothing else of the environment that could lead it elsewhere.
@@ -267,7 +285,12 @@ impl Drop for Host {
         if http_get_unix(&self.path("broker.sock"), "/readyz").is_some() {
             // The end of a test that may have failed already: what does not work here is not what it was about.
             drop(self.command().args(["delete", "--all", "--timeout", "0s"]).output());
-            drop(self.command().args(["broker", "stop"]).output());
+            let stopped = self.command().args(["broker", "stop"]).output();
+            if stopped.is_ok_and(|output| output.status.success())
+                && let Some(mut child) = self.serve.take()
+            {
+                drop(child.wait());
+            }
         }
         if let Some(mut child) = self.serve.take() {
             drop(child.kill());
@@ -397,10 +420,15 @@ pub(crate) fn engine_command(engine: &str, arguments: &[&str]) -> String {
 }
 
 /// Waits until `condition` holds.
-pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    eventually_or(what, condition, String::new);
+}
+
+/// The same; `otherwise` says more if it does not.
+pub(crate) fn eventually_or(what: &str, mut condition: impl FnMut() -> bool, otherwise: impl Fn() -> String) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what} {}", otherwise());
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -1,6 +1,7 @@
 //! What the broker knows of ports that it has not handed out: who holds them, told without anyone having to run into them.
 
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 
 use serde_json::Value;
@@ -160,4 +161,86 @@ fn an_agent_has_the_limits_with_which_the_broker_was_started() {
     assert!(command.args(["-c", limited, BERTHOLD]).status().unwrap().success());
     host.ok(&["start", "dev", "--runtime", "process", "--", "sh", "-c", "ulimit -Sn; sleep 100000"]);
     eventually("it has said its limit", || host.ok(&["logs", "dev"]) == "1030\n");
+}
+
+/// P3, L6: an engine that is out of reach for longer than any grace time frees nothing, and the broker says so. When it is back, all
+/// is as it was.
+#[test]
+fn while_the_engine_is_out_of_reach_nothing_is_given_back() {
+    needs_docker!();
+    let image = image();
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    let socket = directory.path().join("engine.sock");
+    let settings = |range: &str| {
+        format!(
+            "server: {{ broker: {{ listen: none, reconcile_interval: 500ms, port_pool: {{ range: \"{range}\" }} }} }}\n\
+             runtimes: {{ docker: {{ host: \"unix://{}\" }} }}\n",
+            socket.display()
+        )
+    };
+    let mut host = Host::with_settings(settings, 6);
+    let between = Between::open(&socket);
+    host.serve();
+    host.ok(&idle_agent("dev", &image));
+    let (agent, leased) = (host.agent("dev"), host.leased());
+    drop(between);
+    let warned =
+        || host.json(&["broker", "status"])["broker"]["warnings"].to_string().contains("does not answer");
+    eventually("the broker says so", warned);
+    // Longer than the age that a lease must have before anything can end it, and than two looks take.
+    std::thread::sleep(std::time::Duration::from_secs(14));
+    assert_eq!((host.agent("dev"), host.leased()), (agent.clone(), leased.clone()), "{}", host.broker_log());
+    let error = host.error(6, &["stop", "dev"]);
+    assert_eq!(error["code"], "runtime_unreachable", "{error}");
+    assert_eq!(host.leased(), leased);
+    host.ok(&["start", "other", "--runtime", "process", "--", "sleep", "100000"]);
+    assert_eq!(host.agent("other")["ports"]["A"], host.port(2), "not one of those of dev");
+    let _between = Between::open(&socket);
+    eventually("it runs as before", || host.agent("dev")["state"] == "running" && !warned());
+    assert_eq!(host.agent("dev")["lease"], agent["lease"]);
+    host.ok(&["stop", "dev", "-t", "0s"]);
+    assert_eq!(host.leased().len(), 2);
+}
+
+/// A socket behind which Docker answers, for as long as this is there.
+struct Between {
+    path: std::path::PathBuf,
+    connections: std::sync::Arc<std::sync::Mutex<Option<Vec<UnixStream>>>>,
+}
+
+impl Between {
+    fn open(path: &std::path::Path) -> Self {
+        drop(std::fs::remove_file(path));
+        let listener = UnixListener::bind(path).unwrap();
+        let connections = std::sync::Arc::new(std::sync::Mutex::new(Some(Vec::new())));
+        let open = std::sync::Arc::clone(&connections);
+        std::thread::spawn(move || {
+            for near in listener.incoming() {
+                let (near, far) = (near.unwrap(), UnixStream::connect("/var/run/docker.sock").unwrap());
+                let copies = [(&near, &far), (&far, &near)]
+                    .map(|(from, to)| (from.try_clone().unwrap(), to.try_clone().unwrap()));
+                match open.lock().unwrap().as_mut() {
+                    Some(open) => open.extend([near, far]),
+                    None => return,
+                }
+                for (mut from, mut to) in copies {
+                    std::thread::spawn(move || {
+                        // Whichever side goes away, the other is told.
+                        drop(std::io::copy(&mut from, &mut to));
+                        drop(to.shutdown(std::net::Shutdown::Write));
+                    });
+                }
+            }
+        });
+        Self { path: path.to_owned(), connections }
+    }
+}
+
+impl Drop for Between {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.path));
+        for stream in self.connections.lock().unwrap().take().into_iter().flatten() {
+            drop(stream.shutdown(std::net::Shutdown::Both));
+        }
+    }
 }

@@ -1,0 +1,237 @@
+//! Has the broker die, or a call fail, at a step that a test chooses. No broker that is built for use has this: it takes the
+//! feature `faults`, which the tests of `cli` switch on.
+//!
+//! What an operation changes outside of this process are calls of a runtime and commits of the ledger. Between two of them there is
+//! only memory, which a crash loses wherever it comes. So every crash that can matter comes right after the n-th of these changes,
+//! and no list of places has to be kept up to date by hand.
+//!
+//! `BERTHOLD_FAULT` says what is to happen, counted from the broker's start:
+//!
+//! | value | then |
+//! |---|---|
+//! | `none` | nothing, but each change is written down |
+//! | `kill N` | SIGKILL right after the N-th change |
+//! | `refuse N` | the N-th call, a question or a change, is not made, and fails |
+//! | `lose N` | the N-th change of a runtime is made, and fails all the same |
+//!
+//! What happened is in the file `faults.log` of the broker's home, one line a change, the last being the one with the fault.
+
+use std::env;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use runtime::{
+    Attached, Created, EngineInfo, ErrorKind, ExecRequest, HeldPort, LogRequest, LogStream, Observed,
+    Progress, Runtime, RuntimeError, Spec,
+};
+use rustix::process::{Signal, getpid, kill_process};
+
+use crate::ledger::LedgerError;
+
+/// How long a commit takes at the least.
+const SLOW_DISK: Duration = Duration::from_millis(30);
+
+/// What is to happen in this process; set once, before anything is called.
+static FAULT: OnceLock<Fault> = OnceLock::new();
+
+struct Fault {
+    kind: Kind,
+    at: u64,
+    changes: AtomicU64,
+    calls: AtomicU64,
+    log: File,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Kill,
+    Refuse,
+    Lose,
+    None,
+}
+
+/// Reads what is to happen, for a broker that keeps its things in `home`.
+pub(crate) fn arm(home: &Path) {
+    let Ok(wanted) = env::var("BERTHOLD_FAULT") else { return };
+    let (kind, at) = wanted.split_once(' ').unwrap_or((&wanted, "0"));
+    let kind = match kind {
+        "kill" => Kind::Kill,
+        "refuse" => Kind::Refuse,
+        "lose" => Kind::Lose,
+        _ => Kind::None,
+    };
+    let at = at.parse().unwrap_or(0);
+    match File::options().create(true).append(true).open(home.join("faults.log")) {
+        Ok(log) => {
+            let fault = Fault { kind, at, changes: AtomicU64::new(0), calls: AtomicU64::new(0), log };
+            drop(FAULT.set(fault));
+        }
+        Err(error) => tracing::error!(%error, "no fault will happen: the file faults.log cannot be written"),
+    }
+}
+
+impl Fault {
+    /// Whether this call is the one that is not to be made.
+    fn refuses(&self, what: &str) -> bool {
+        let number = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        let refuses = self.kind == Kind::Refuse && number == self.at;
+        if refuses {
+            self.note(&format!("{what} was refused"));
+        }
+        refuses
+    }
+
+    /// Whether what the change that was made led to is to be lost. May not return at all.
+    fn loses(&self, what: &str) -> bool {
+        let number = self.changes.fetch_add(1, Ordering::Relaxed) + 1;
+        self.note(what);
+        if number != self.at {
+            return false;
+        }
+        if self.kind == Kind::Kill {
+            let died = kill_process(getpid(), Signal::KILL);
+            tracing::error!(?died, "the broker should be dead");
+        }
+        if self.kind == Kind::Lose {
+            self.note(&format!("the answer to {what} was lost"));
+        }
+        self.kind == Kind::Lose
+    }
+
+    fn note(&self, what: &str) {
+        if let Err(error) = writeln!(&self.log, "{what}") {
+            tracing::error!(%error, "the file faults.log cannot be written");
+        }
+    }
+}
+
+/// To be asked before the ledger commits.
+pub(crate) fn before_commit() -> Result<(), LedgerError> {
+    match FAULT.get() {
+        Some(fault) if fault.refuses("a commit") => {
+            Err(LedgerError { reason: "a test has it so".to_owned(), disk_full: false })
+        }
+        // Whoever does not wait for the disk is found out by going on too early.
+        Some(_) => {
+            std::thread::sleep(SLOW_DISK);
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// To be told after the ledger has committed.
+pub(crate) fn after_commit() {
+    if let Some(fault) = FAULT.get() {
+        // That of a commit cannot be lost: what SQLite says that it has not written, it has not.
+        fault.loses("a commit");
+    }
+}
+
+/// A runtime of which calls may fail.
+pub(crate) struct Faulty(pub(crate) Arc<dyn Runtime>);
+
+impl Faulty {
+    fn question(&self, what: &str) -> Result<(), RuntimeError> {
+        match FAULT.get() {
+            Some(fault) if fault.refuses(&format!("{} {what}", self.0.name())) => Err(injected()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn change<T>(
+        &self,
+        what: &str,
+        call: impl Future<Output = Result<T, RuntimeError>> + Send,
+    ) -> Result<T, RuntimeError> {
+        self.question(what)?;
+        let answer = call.await?;
+        match FAULT.get() {
+            Some(fault) if fault.loses(&format!("{} {what}", self.0.name())) => Err(injected()),
+            _ => Ok(answer),
+        }
+    }
+}
+
+fn injected() -> RuntimeError {
+    RuntimeError::new(ErrorKind::Unreachable, "a test has it so")
+}
+
+#[async_trait]
+impl Runtime for Faulty {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn needs_image(&self) -> bool {
+        self.0.needs_image()
+    }
+
+    fn publishes(&self) -> bool {
+        self.0.publishes()
+    }
+
+    async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
+        self.0.engine().await
+    }
+
+    async fn prepare_image(&self, image: &str, progress: &dyn Progress) -> Result<(), RuntimeError> {
+        self.question("prepare_image")?;
+        self.0.prepare_image(image, progress).await
+    }
+
+    async fn create(&self, spec: &Spec) -> Result<Created, RuntimeError> {
+        self.change("create", self.0.create(spec)).await
+    }
+
+    async fn start(&self, id: &str) -> Result<(), RuntimeError> {
+        self.change("start", self.0.start(id)).await
+    }
+
+    async fn resume(&self, id: &str) -> Result<(), RuntimeError> {
+        self.0.resume(id).await
+    }
+
+    async fn held_ports(&self, only_here: bool) -> Result<Vec<HeldPort>, RuntimeError> {
+        self.0.held_ports(only_here).await
+    }
+
+    async fn inspect(&self, id: &str) -> Result<Option<Observed>, RuntimeError> {
+        self.question("inspect")?;
+        self.0.inspect(id).await
+    }
+
+    async fn wait_for_end(&self, id: &str, limit: Duration) -> Result<Option<Observed>, RuntimeError> {
+        // The watchers' long waits come and go at times of their own.
+        if limit < Duration::from_secs(1) {
+            self.question("wait_for_end")?;
+        }
+        self.0.wait_for_end(id, limit).await
+    }
+
+    async fn stop(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
+        self.change("stop", self.0.stop(id, grace)).await
+    }
+
+    async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        self.change("remove", self.0.remove(id)).await
+    }
+
+    async fn list(&self) -> Result<Vec<Observed>, RuntimeError> {
+        self.question("list")?;
+        self.0.list().await
+    }
+
+    async fn logs(&self, id: &str, request: &LogRequest) -> Result<LogStream, RuntimeError> {
+        self.0.logs(id, request).await
+    }
+
+    async fn exec(&self, id: &str, request: &ExecRequest) -> Result<Attached, RuntimeError> {
+        self.0.exec(id, request).await
+    }
+}

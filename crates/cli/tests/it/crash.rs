@@ -1,0 +1,225 @@
+//! The broker dies, or a call fails, at every step of starts, stops, restarts and deletions, one step at a time. What another process
+//! sees then, and what the next broker makes of it, must keep the promises.
+//!
+//! The steps are counted by a run without a fault (`broker/src/faults.rs` says what a step is), so that new ones are tried too.
+
+#![expect(clippy::print_stdout, reason = "figures, for whoever runs this with `--no-capture`")]
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::observer::{self, Seen};
+use crate::support::*;
+
+/// How many brokers are tried at a time.
+const AT_ONCE: usize = 12;
+
+/// Where agents run, and how what runs there is seen.
+#[derive(Clone, Copy)]
+struct Subject {
+    runtime: &'static str,
+    seen: fn(&Host) -> Seen,
+}
+
+const PROCESS: Subject = Subject { runtime: "process", seen: observer::processes };
+const DOCKER: Subject = Subject { runtime: "docker", seen: observer::containers };
+
+impl Subject {
+    /// A home whose broker knows no other engine and is not started by commands.
+    fn host(self) -> Host {
+        let docker = if self.runtime == "docker" { "" } else { "docker: { host: unix:///nowhere }, " };
+        let settings = |range: &str| {
+            format!(
+                "server: {{ broker: {{ listen: none, auto_start: false, port_pool: {{ range: \"{range}\" }} }} }}\n\
+                 runtimes: {{ {docker}podman: {{ host: unix:///nowhere }} }}\n"
+            )
+        };
+        Host::with_settings(settings, 12).with_kubeconfig("/dev/null")
+    }
+
+    fn start(self, host: &Host, name: &str, more: &[&str], script: &str) -> Done {
+        let image = image();
+        let mut arguments = vec!["--json", "start", name, "--runtime", self.runtime];
+        if self.runtime == "docker" {
+            arguments.extend(["--image", &image]);
+        }
+        arguments.extend(more);
+        arguments.extend(["--", "sh", "-c", script]);
+        host.run(&arguments)
+    }
+
+    /// Every kind of operation, on agents that run, have ended, failed and never were. None need succeed.
+    fn script(self, host: &Host) {
+        let idle = "trap 'exit 0' TERM; sleep 100000 & wait";
+        self.start(host, "a", &[], idle);
+        self.start(host, "b", &["--ports", "3"], idle);
+        host.run(&["restart", "a"]);
+        host.run(&["stop", "b"]);
+        self.start(host, "fails", &[], "exit 3");
+        self.start(host, "brief", &["--rm"], "exit 0");
+        self.start(host, "b", &["--ports", "3"], idle);
+        self.start(host, "a", &["--replace", "-e", "COLOUR=red"], idle);
+        self.start(host, "c", &["--rm"], idle);
+        host.run(&["stop", "c"]);
+        host.run(&["delete", "b"]);
+        self.start(host, "d", &[], idle);
+    }
+
+    /// Holds in every instant, also while no broker is there: P1, and P2 in the form in which it can be seen.
+    fn check_at_any_time(self, host: &Host) {
+        let seen = (self.seen)(host);
+        observer::check_unique(&seen);
+        let recorded = observer::ledger(host);
+        for (name, ports) in &seen {
+            assert_eq!(recorded.get(name), Some(ports), "{name} runs with ports that are not on disk");
+        }
+    }
+
+    /// What must come true by itself, and that all goes on from there: P4 and P5.
+    fn check_recovery(self, host: &Host, what: &str) {
+        let agrees = || {
+            let seen = (self.seen)(host);
+            observer::check_unique(&seen);
+            let mut known = Seen::new();
+            for (port, number) in host.leased() {
+                known.entry(port.split_once(' ').unwrap().0.to_owned()).or_default().push(number);
+            }
+            for ports in known.values_mut() {
+                ports.sort_unstable();
+            }
+            let sorted = |(name, mut ports): (String, Vec<u16>)| {
+                ports.sort_unstable();
+                (name, ports)
+            };
+            seen.into_iter().map(sorted).collect::<Seen>() == known
+        };
+        eventually_or(what, agrees, || {
+            // The log is long; what is not as it should be comes first.
+            format!("seen {:?}, known {:?}\n{}", (self.seen)(host), host.leased(), host.broker_log())
+        });
+        if self.runtime == "docker" {
+            let leftovers = docker(&[
+                "ps",
+                "-aq",
+                "--filter",
+                "status=created",
+                "--filter",
+                &format!("label=berthold.project={}", host.project()),
+            ]);
+            assert_eq!(leftovers, "", "{what}: leftovers of starts");
+        }
+        let idle = "trap 'exit 0' TERM; sleep 100000 & wait";
+        for name in ["a", "b", "c", "d"] {
+            let done = self.start(host, name, &["--replace"], idle);
+            assert_eq!(done.code, 0, "{what}: {done:?}\n{}", host.broker_log());
+        }
+        self.check_at_any_time(host);
+        host.ok(&["delete", "--all", "-t", "0s"]);
+        assert_eq!((host.leased(), (self.seen)(host)), (vec![], Seen::new()), "{what}");
+        assert_eq!(observer::ledger(host), Seen::new(), "{what}: {}", host.broker_log());
+    }
+}
+
+/// The steps of the script: what was changed, in order.
+fn steps(subject: Subject) -> Vec<String> {
+    let mut host = subject.host();
+    host.serve_with(&[("BERTHOLD_FAULT", "none")]);
+    subject.script(&host);
+    let steps: Vec<String> =
+        std::fs::read_to_string(host.path("faults.log")).unwrap().lines().map(str::to_owned).collect();
+    subject.check_recovery(&host, "without a fault");
+    steps
+}
+
+/// Tries `case` with each number up to `last`, several at a time.
+fn each(last: u64, case: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(1);
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number > last {
+                        return;
+                    }
+                    case(number);
+                }
+            });
+        }
+    });
+}
+
+/// P1 to P5, L3, L4: killed after every change, one after the other.
+fn a_broker_that_is_killed_after_any_step(subject: Subject) {
+    let steps = steps(subject);
+    let killed = Mutex::new(BTreeMap::<String, usize>::new());
+    each(steps.len() as u64, |number| {
+        let mut host = subject.host();
+        host.serve_with(&[("BERTHOLD_FAULT", &format!("kill {number}"))]);
+        subject.script(&host);
+        // What runs beside the script may come earlier in one run than in the other, so the last steps may not be reached.
+        if !host.broker_was_killed() {
+            return;
+        }
+        let log = std::fs::read_to_string(host.path("faults.log")).unwrap();
+        let step = log.lines().last().unwrap().to_owned();
+        subject.check_at_any_time(&host);
+        host.serve();
+        subject.check_recovery(&host, &format!("killed at step {number}, after {step}"));
+        *killed.lock().unwrap().entry(step).or_default() += 1;
+    });
+    let killed = killed.into_inner().unwrap();
+    let total: usize = killed.values().sum();
+    println!("{}: {} steps, killed after {total} of them: {killed:?}", subject.runtime, steps.len());
+    assert!(total + 2 >= steps.len(), "{total} of {} steps were reached", steps.len());
+    for step in ["a commit", "create", "start", "stop", "remove"] {
+        assert!(killed.keys().any(|it| it.ends_with(step)), "no kill after {step}: {killed:?}");
+    }
+}
+
+/// P3 to P5, L3: every call fails once, be it that it was not made or that its answer was lost.
+fn a_call_that_fails_at_any_step(subject: Subject, kind: &str) {
+    let steps = steps(subject);
+    // There are fewer than two questions for every change.
+    let last = steps.len() as u64 * if kind == "refuse" { 3 } else { 1 };
+    let failed = AtomicU64::new(0);
+    each(last, |number| {
+        let mut host = subject.host();
+        host.serve_with(&[("BERTHOLD_FAULT", &format!("{kind} {number}"))]);
+        subject.script(&host);
+        let log = std::fs::read_to_string(host.path("faults.log")).unwrap();
+        let Some(fault) = log.lines().find(|line| line.contains(" was ")) else {
+            // The script is over before it comes to that.
+            return;
+        };
+        subject.check_at_any_time(&host);
+        subject.check_recovery(&host, &format!("{kind} {number}: {fault}"));
+        failed.fetch_add(1, Ordering::Relaxed);
+    });
+    let failed = failed.into_inner();
+    println!("{}: {} steps, {failed} calls failed once ({kind})", subject.runtime, steps.len());
+    assert!(failed as usize >= steps.len() / 2, "{failed} calls failed, of {} steps", steps.len());
+}
+
+#[test]
+fn a_kill_at_every_step_with_processes() {
+    a_broker_that_is_killed_after_any_step(PROCESS);
+}
+
+#[test]
+fn a_kill_at_every_step_with_docker() {
+    needs_docker!();
+    a_broker_that_is_killed_after_any_step(DOCKER);
+}
+
+#[test]
+fn a_call_refused_at_every_step_with_processes() {
+    a_call_that_fails_at_any_step(PROCESS, "refuse");
+}
+
+#[test]
+fn an_answer_lost_at_every_step_with_docker() {
+    needs_docker!();
+    a_call_that_fails_at_any_step(DOCKER, "lose");
+}

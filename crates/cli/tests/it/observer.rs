@@ -1,0 +1,93 @@
+//! What there is, seen without the broker: by the processes of this host, by the engine, and by the bytes of the ledger.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
+
+use crate::support::*;
+
+/// Agents by name, and the ports that each was given, in label order.
+pub(crate) type Seen = BTreeMap<String, Vec<u16>>;
+
+/// The agents of `host` that run as plain processes. Each is found by its variables, which its descendants share.
+pub(crate) fn processes(host: &Host) -> Seen {
+    let mut seen = Seen::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        // It may have ended meanwhile, and one that is not reaped yet has no variables.
+        let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
+        let environment = String::from_utf8_lossy(&environment);
+        let variable =
+            |name: &str| environment.split('\0').find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
+        let Some((project, name)) = variable("BERTHOLD_AGENT").and_then(|agent| agent.split_once('/')) else {
+            continue;
+        };
+        if project == host.project() {
+            let port = |label: char| variable(&format!("AVAILABLE_LOCALHOST_PORT_{label}"))?.parse().ok();
+            let ports: Vec<u16> = ('A'..='Z').map_while(port).collect();
+            let before = seen.insert(name.to_owned(), ports.clone());
+            assert!(before.is_none_or(|before| before == ports), "{name} runs twice, with different ports");
+        }
+    }
+    seen
+}
+
+/// The agents of `host` that Docker runs, with the ports that it publishes.
+pub(crate) fn containers(host: &Host) -> Seen {
+    let filter = format!("label=berthold.project={}", host.project());
+    let ids = docker(&["ps", "-q", "--no-trunc", "--filter", &filter]);
+    let ids: Vec<&str> = ids.lines().collect();
+    if ids.is_empty() {
+        return Seen::new();
+    }
+    // One that ended since the listing is not there any more.
+    let output = std::process::Command::new("docker").arg("inspect").args(&ids).output().unwrap();
+    let inspected: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut seen = Seen::new();
+    for container in inspected.as_array().unwrap().iter().filter(|it| it["State"]["Running"] == true) {
+        let name = container["Config"]["Labels"]["berthold.name"].as_str().unwrap().to_owned();
+        let bindings = container["HostConfig"]["PortBindings"].as_object().unwrap();
+        let ports: BTreeSet<u16> =
+            bindings.values().map(|it| it[0]["HostPort"].as_str().unwrap().parse().unwrap()).collect();
+        let labelled = container["Config"]["Labels"]["berthold.ports"].as_str().unwrap_or_default();
+        let labelled: Vec<u16> = labelled.split('-').filter_map(|port| port.parse().ok()).collect();
+        assert_eq!(labelled.iter().copied().collect::<BTreeSet<u16>>(), ports, "{name}: labels and bindings");
+        assert!(seen.insert(name.clone(), labelled).is_none(), "{name} runs twice");
+    }
+    seen
+}
+
+/// P1: no two have the same port.
+pub(crate) fn check_unique(seen: &Seen) {
+    let mut owners = BTreeMap::new();
+    for (name, ports) in seen {
+        for port in ports {
+            let other = owners.insert(port, name);
+            assert!(other.is_none(), "port {port} has two owners: {name} and {other:?}");
+        }
+    }
+}
+
+/// The leases that are on disk, whatever the broker that wrote them thinks.
+pub(crate) fn ledger(host: &Host) -> Seen {
+    // A copy, because a reader of the file itself would leave traces beside it.
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["ledger.db", "ledger.db-wal"] {
+        if let Err(error) = fs::copy(host.path(name), copy.path().join(name)) {
+            assert!(name != "ledger.db", "{error}");
+        }
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let connection = Connection::open_with_flags(copy.path().join("ledger.db"), flags).unwrap();
+    let mut statement = connection
+        .prepare("SELECT name, port FROM leases LEFT JOIN ports ON lease = id ORDER BY name, place")
+        .unwrap();
+    let mut rows = statement.query([]).unwrap();
+    let mut seen = Seen::new();
+    while let Some(row) = rows.next().unwrap() {
+        let ports = seen.entry(row.get(0).unwrap()).or_default();
+        ports.extend(row.get::<_, Option<u16>>(1).unwrap());
+    }
+    seen
+}
