@@ -14,6 +14,21 @@ pub(crate) type Seen = BTreeMap<String, Vec<u16>>;
 /// The agents of `host` that run as plain processes. Each is found by its variables, which its descendants share.
 pub(crate) fn processes(host: &Host) -> Seen {
     let mut seen = Seen::new();
+    for (_, name, ports) in of_agents(host) {
+        let before = seen.insert(name.clone(), ports.clone());
+        assert!(before.is_none_or(|before| before == ports), "{name} runs twice, with different ports");
+    }
+    seen
+}
+
+/// The processes of an agent.
+pub(crate) fn pids(host: &Host, name: &str) -> Vec<u32> {
+    of_agents(host).into_iter().filter(|(_, agent, _)| agent == name).map(|(pid, ..)| pid).collect()
+}
+
+/// Every process of an agent of `host`: its number, the agent's name and ports.
+fn of_agents(host: &Host) -> Vec<(u32, String, Vec<u16>)> {
+    let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         // It may have ended meanwhile, and one that is not reaped yet has no variables.
         let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
@@ -26,11 +41,11 @@ pub(crate) fn processes(host: &Host) -> Seen {
         if project == host.project() {
             let port = |label: char| variable(&format!("AVAILABLE_LOCALHOST_PORT_{label}"))?.parse().ok();
             let ports: Vec<u16> = ('A'..='Z').map_while(port).collect();
-            let before = seen.insert(name.to_owned(), ports.clone());
-            assert!(before.is_none_or(|before| before == ports), "{name} runs twice, with different ports");
+            let pid = entry.file_name().to_string_lossy().parse().unwrap();
+            found.push((pid, name.to_owned(), ports));
         }
     }
-    seen
+    found
 }
 
 /// The agents of `host` that Docker runs, with the ports that it publishes.

@@ -30,7 +30,11 @@ pub(crate) struct Host {
     commands: Option<PathBuf>,
     /// The cluster that it knows: only that which the tests were given, if any.
     kubeconfig: std::ffi::OsString,
+    has_small_disk: bool,
 }
+
+/// How much room there is on a disk that can be filled, in bytes.
+pub(crate) const SMALL_DISK: usize = 64 << 20;
 
 /// A block of ports that no other test has.
 struct Range {
@@ -65,7 +69,15 @@ impl Host {
         let text = settings(&format!("{}-{}", range.first, range.first + ports - 1));
         fs::write(home.path().join("settings.yaml"), text).unwrap();
         let project = format!("t{}", home.path().file_name().unwrap().to_string_lossy()[2..].to_lowercase());
-        Self { home, serve: None, range, project, commands: None, kubeconfig: tests_kubeconfig() }
+        Self {
+            home,
+            serve: None,
+            range,
+            project,
+            commands: None,
+            kubeconfig: tests_kubeconfig(),
+            has_small_disk: false,
+        }
     }
 
     /// The same with its broker running.
@@ -136,6 +148,23 @@ impl Host {
         let mut child = self.serve.take().expect("the broker runs");
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Puts the home on a disk of its own that can be filled, where that is allowed; before the broker is started.
+    pub(crate) fn use_small_disk(&mut self) {
+        if !rustix::process::geteuid().is_root() || !cfg!(target_os = "linux") {
+            return;
+        }
+        let settings = fs::read(self.path("settings.yaml")).unwrap();
+        let size = format!("size={SMALL_DISK}");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(self.home.path());
+        self.has_small_disk = mount.status().unwrap().success();
+        fs::write(self.path("settings.yaml"), settings).unwrap();
+    }
+
+    pub(crate) fn has_small_disk(&self) -> bool {
+        self.has_small_disk
     }
 
     /// Whether the broker has died of SIGKILL, which the test did not send.
@@ -310,6 +339,10 @@ impl Drop for Host {
             for name in self.engine_containers(engine).into_iter().chain(faked) {
                 drop(Command::new(engine).args(["rm", "-f", "-v", &name]).output());
             }
+        }
+        if self.has_small_disk {
+            // Lazily: an agent of a test that failed may still be there.
+            drop(Command::new("umount").arg("-l").arg(self.home.path()).output());
         }
     }
 }

@@ -1,0 +1,436 @@
+//! A long random mix of everything that happens to a real host, with an observer beside it that asks nothing of the broker.
+//!
+//! `BERTHOLD_CHAOS_STEPS` and `BERTHOLD_CHAOS_SEED` make it longer and have it again as it was. What the engine and the scheduler do is
+//! not in the seed, so that the same one may take another course; what is asked for, and in which order, is the same.
+
+#![expect(clippy::print_stdout, reason = "figures, for whoever runs this with `--no-capture`")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use crate::observer::{self, Seen};
+use crate::support::*;
+
+/// The agents of a run, so few that they meet each other's past, and so many that they fill the pool.
+const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+/// How many ports the pool has; with four agents of the larger kind it is nearly full.
+const POOL: u16 = 18;
+/// After how many steps all must agree.
+const PACE: u64 = 15;
+
+/// Where agents run, how what runs there is seen, and how it is ended behind the broker's back.
+#[derive(Clone, Copy)]
+struct Subject {
+    runtime: &'static str,
+    seen: fn(&Host) -> Seen,
+    end: fn(&Host, &str, &mut Rng),
+}
+
+/// One run.
+struct Chaos {
+    subject: Subject,
+    host: Host,
+    rng: Rng,
+    /// The ports that are held by this process, which stands for strangers.
+    foreign: BTreeMap<u16, TcpListener>,
+    containers: BTreeSet<u16>,
+    figures: Figures,
+    done: Vec<String>,
+}
+
+#[derive(Default, Debug)]
+struct Figures {
+    commands: u64,
+    kills: u64,
+    ledgers_lost: u64,
+    ended_outside: u64,
+    disk_full: u64,
+    /// From the start of the next broker until ledger and runtime agreed, after a kill.
+    recoveries: Vec<Duration>,
+}
+
+impl Chaos {
+    fn new(subject: Subject, seed: u64) -> Self {
+        let docker = if subject.runtime == "docker" { "" } else { "docker: { host: unix:///nowhere }, " };
+        let settings = |range: &str| {
+            format!(
+                "server: {{ broker: {{ listen: none, auto_start: false, reconcile_interval: 1s, \
+                 port_pool: {{ range: \"{range}\" }} }} }}\n\
+                 runtimes: {{ {docker}podman: {{ host: unix:///nowhere }} }}\n"
+            )
+        };
+        let host = Host::with_settings(settings, POOL).with_kubeconfig("/dev/null");
+        let (foreign, containers) = (BTreeMap::new(), BTreeSet::new());
+        let rng = Rng::with_seed(seed);
+        Self { subject, host, rng, foreign, containers, figures: Figures::default(), done: Vec::new() }
+    }
+
+    fn serve(&mut self) {
+        // A log that is never read would fill the disk.
+        drop(fs::remove_file(self.host.path("broker.log")));
+        self.host.serve_with(&[("BERTHOLD_LOG", "info")]);
+    }
+
+    fn run(&mut self, steps: u64) {
+        self.serve();
+        for step in 1..=steps {
+            let before = (self.subject.seen)(&self.host);
+            let held: BTreeSet<u16> = self.foreign.keys().chain(&self.containers).copied().collect();
+            self.step();
+            let seen = (self.subject.seen)(&self.host);
+            self.check_at_any_time(&seen);
+            for (name, ports) in seen.iter().filter(|(name, ports)| before.get(*name) != Some(ports)) {
+                let taken: Vec<&u16> = ports.iter().filter(|port| held.contains(port)).collect();
+                assert!(taken.is_empty(), "{name} was given {taken:?}, which others hold\n{}", self.story());
+            }
+            if step % PACE == 0 {
+                self.check_agreement();
+            }
+        }
+        self.check_agreement();
+        self.foreign.clear();
+        self.remove_containers();
+        self.host.ok(&["delete", "--all", "-t", "0s"]);
+        assert_eq!((self.subject.seen)(&self.host), Seen::new(), "{}", self.story());
+        assert_eq!(observer::ledger(&self.host), Seen::new(), "{}", self.story());
+    }
+
+    fn step(&mut self) {
+        match self.rng.u32(0..100) {
+            0..=29 => self.commands(1),
+            30..=54 => self.commands(3),
+            55..=61 => self.commands(8),
+            62..=70 => self.end_outside(),
+            71..=82 => self.toggle_foreign(),
+            83..=88 => self.kill_broker(),
+            89..=93 => self.kill_broker_at_work(),
+            94..=95 => {
+                self.say("the broker is restarted");
+                self.host.stop_broker();
+                self.serve();
+            }
+            96 => self.change_range(),
+            97 => self.lose_ledger(),
+            98 => self.damage_ledger(),
+            _ => self.fill_disk(),
+        }
+    }
+
+    /// Several commands at once; none need succeed.
+    fn commands(&mut self, count: usize) {
+        let children: Vec<_> = (0..count).map(|_| self.spawn()).collect();
+        for child in children {
+            let output = child.wait_with_output().unwrap();
+            let code = output.status.code();
+            // What a user may meet: failed; a restart of what was found by its labels; no such agent, pool exhausted, the
+            // container gone in the middle of it, conflict.
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(matches!(code, Some(0..=4 | 6 | 7)), "{code:?}: {text}\n{}", self.story());
+        }
+    }
+
+    fn spawn(&mut self) -> std::process::Child {
+        let name = NAMES[self.rng.usize(0..NAMES.len())];
+        let ports = self.rng.u16(1..=4).to_string();
+        let (image, mut arguments) = (image(), vec!["--json"]);
+        match self.rng.u32(0..10) {
+            0..=4 => {
+                arguments.extend(["start", name, "--replace", "--ports", &ports]);
+                arguments.extend(["--runtime", self.subject.runtime]);
+                if self.rng.u32(0..8) == 0 {
+                    arguments.push("--rm");
+                }
+                let script = match self.rng.u32(0..8) {
+                    0 => "exit 3",
+                    1 => "sleep 0.2",
+                    _ => "trap 'exit 0' TERM; sleep 100000 & wait",
+                };
+                if self.subject.runtime == "docker" {
+                    arguments.extend(["--image", &image]);
+                }
+                arguments.extend(["--", "sh", "-c", script]);
+            }
+            5..=6 => arguments.extend(["stop", name]),
+            7..=8 => arguments.extend(["restart", name]),
+            _ => arguments.extend(["delete", name]),
+        }
+        self.say(&arguments[1..].join(" "));
+        self.figures.commands += 1;
+        let mut command = self.host.command();
+        command.args(&arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    }
+
+    fn end_outside(&mut self) {
+        let seen = (self.subject.seen)(&self.host);
+        if let Some(name) = seen.keys().nth(self.rng.usize(0..NAMES.len())) {
+            self.say(&format!("{name} is ended by someone else"));
+            self.figures.ended_outside += 1;
+            (self.subject.end)(&self.host, name, &mut self.rng);
+        }
+    }
+
+    fn toggle_foreign(&mut self) {
+        let port = self.host.port(self.rng.u16(0..POOL));
+        if self.foreign.remove(&port).is_some() {
+            return self.say(&format!("a stranger leaves port {port}"));
+        }
+        if self.containers.remove(&port) {
+            self.say(&format!("a strange container leaves port {port}"));
+            docker(&["rm", "-f", &self.container(port)]);
+        } else if self.subject.runtime == "docker" && self.rng.bool() {
+            self.say(&format!("a strange container wants port {port}"));
+            let (name, publish) = (self.container(port), format!("127.0.0.1:{port}:80"));
+            let started = Command::new("docker")
+                .args(["run", "-d", "--name", &name, "-p", &publish, &image(), "sleep", "100000"])
+                .output()
+                .unwrap();
+            if started.status.success() {
+                self.containers.insert(port);
+            } else {
+                drop(Command::new("docker").args(["rm", "-f", &name]).output());
+            }
+        } else if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            self.say(&format!("a stranger takes port {port}"));
+            self.foreign.insert(port, listener);
+        }
+    }
+
+    fn container(&self, port: u16) -> String {
+        format!("{}-strange-{port}", self.host.project())
+    }
+
+    fn remove_containers(&mut self) {
+        for port in std::mem::take(&mut self.containers) {
+            docker(&["rm", "-f", &self.container(port)]);
+        }
+    }
+
+    fn kill_broker(&mut self) {
+        self.say("the broker is killed");
+        self.host.kill_broker();
+        self.after_a_kill();
+    }
+
+    fn kill_broker_at_work(&mut self) {
+        let mut children: Vec<_> = (0..4).map(|_| self.spawn()).collect();
+        sleep(Duration::from_millis(self.rng.u64(0..120)));
+        self.say("the broker is killed at work");
+        self.host.kill_broker();
+        for child in &mut children {
+            child.wait().unwrap();
+        }
+        self.after_a_kill();
+    }
+
+    fn after_a_kill(&mut self) {
+        self.figures.kills += 1;
+        self.check_at_any_time(&(self.subject.seen)(&self.host));
+        self.serve();
+        let since = Instant::now();
+        self.check_agreement();
+        self.figures.recoveries.push(since.elapsed());
+    }
+
+    /// P8: the leases of what runs are rebuilt.
+    fn lose_ledger(&mut self) {
+        self.say("the ledger is lost");
+        self.host.stop_broker();
+        for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+            drop(fs::remove_file(self.host.path(name)));
+        }
+        self.figures.ledgers_lost += 1;
+        self.serve();
+        self.check_agreement();
+    }
+
+    fn damage_ledger(&mut self) {
+        self.say("the ledger is damaged");
+        self.host.stop_broker();
+        let path = self.host.path("ledger.db");
+        let mut bytes = fs::read(&path).unwrap();
+        for _ in 0..self.rng.usize(1..2000) {
+            let place = self.rng.usize(0..bytes.len());
+            bytes[place] ^= 1 << self.rng.u8(0..8);
+        }
+        fs::write(&path, bytes).unwrap();
+        self.figures.ledgers_lost += 1;
+        self.serve();
+        self.check_agreement();
+    }
+
+    /// The next broker has another range; what runs stays where it is.
+    fn change_range(&mut self) {
+        self.say("the range changes");
+        self.host.stop_broker();
+        let before = (self.subject.seen)(&self.host);
+        let first = self.host.port(self.rng.u16(0..RANGE_SIZE - POOL));
+        let path = self.host.path("settings.yaml");
+        let text = fs::read_to_string(&path).unwrap();
+        let (head, tail) = text.split_once("range: \"").unwrap();
+        let tail = tail.split_once('"').unwrap().1;
+        fs::write(&path, format!("{head}range: \"{first}-{}\"{tail}", first + POOL - 1)).unwrap();
+        self.serve();
+        // Those with little to do may have ended by themselves.
+        let stay = |(name, ports): (&String, &Vec<u16>)| before.get(name) == Some(ports);
+        let after = (self.subject.seen)(&self.host);
+        assert!(after.iter().all(stay), "{after:?}, before {before:?}\n{}", self.story());
+        self.check_agreement();
+    }
+
+    /// No lease is granted that is not on disk, and no agent is lost for that.
+    fn fill_disk(&mut self) {
+        if !self.host.has_small_disk() {
+            return;
+        }
+        self.say("the disk is full");
+        self.figures.disk_full += 1;
+        let filler = self.host.path("filler");
+        // What does not fit is what this is about.
+        drop(fs::write(&filler, vec![0_u8; SMALL_DISK]));
+        let children: Vec<_> = (0..4).map(|_| self.spawn()).collect();
+        for child in children {
+            child.wait_with_output().unwrap();
+        }
+        self.check_at_any_time(&(self.subject.seen)(&self.host));
+        fs::remove_file(&filler).unwrap();
+        self.say("the disk has room again");
+    }
+
+    /// P1 and P2, which hold at every instant.
+    fn check_at_any_time(&self, seen: &Seen) {
+        observer::check_unique(seen);
+        let recorded = observer::ledger(&self.host);
+        for (name, ports) in seen {
+            // One that has ended since it was seen has given its ports back.
+            let holds = recorded.get(name) == Some(ports);
+            let still_runs = || (self.subject.seen)(&self.host).get(name) == Some(ports);
+            assert!(
+                holds || !still_runs(),
+                "{name} runs with {ports:?}, the ledger has {recorded:?}\n{}",
+                self.story()
+            );
+        }
+    }
+
+    /// P4, P5, P7 and P9: what the broker says comes to be what is there, and nothing is left over.
+    fn check_agreement(&self) {
+        let sorted = |seen: Seen| -> Seen {
+            let sort = |(name, mut ports): (String, Vec<u16>)| {
+                ports.sort_unstable();
+                (name, ports)
+            };
+            seen.into_iter().map(sort).collect()
+        };
+        let known = || {
+            let mut known = Seen::new();
+            for (port, number) in self.host.leased() {
+                known.entry(port.split_once(' ').unwrap().0.to_owned()).or_default().push(number);
+            }
+            sorted(known)
+        };
+        let seen = || sorted((self.subject.seen)(&self.host));
+        let blocked = || {
+            let pool = self.host.json(&["ports"])["pool"]["ports"].clone();
+            let blocked = pool.as_array().unwrap().iter().filter(|it| it["state"] == "blocked");
+            blocked.map(|it| u16::try_from(it["port"].as_u64().unwrap()).unwrap()).collect::<BTreeSet<u16>>()
+        };
+        eventually_or(
+            "ledger and runtime agree",
+            || seen() == known(),
+            || {
+                format!(
+                    "seen {:?}, known {:?}\n{}\n{}",
+                    seen(),
+                    known(),
+                    self.story(),
+                    self.host.broker_log()
+                )
+            },
+        );
+        let leased: BTreeSet<u16> = known().into_values().flatten().collect();
+        let pool = self.host.json(&["ports"])["pool"]["range"].as_str().unwrap().to_owned();
+        let (first, last) = pool.split_once('-').unwrap();
+        let pool = first.parse::<u16>().unwrap()..=last.parse::<u16>().unwrap();
+        let held: BTreeSet<u16> = self.foreign.keys().chain(&self.containers).copied().collect();
+        let expected: BTreeSet<u16> =
+            held.into_iter().filter(|port| pool.contains(port) && !leased.contains(port)).collect();
+        eventually_or(
+            "exactly what others hold is blocked",
+            || blocked() == expected,
+            || {
+                format!(
+                    "blocked {:?}, held {expected:?}\n{}\n{}",
+                    blocked(),
+                    self.story(),
+                    self.host.broker_log()
+                )
+            },
+        );
+        assert!(observer::ledger(&self.host).len() <= NAMES.len(), "{}", self.story());
+    }
+
+    fn say(&mut self, what: &str) {
+        self.done.push(what.to_owned());
+    }
+
+    /// What was done last, for whoever has to find out why.
+    fn story(&self) -> String {
+        self.done[self.done.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+fn number_from(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+fn run(subject: Subject, usual_steps: u64) {
+    let seed = number_from("BERTHOLD_CHAOS_SEED", fastrand::u64(..));
+    let steps = number_from("BERTHOLD_CHAOS_STEPS", usual_steps);
+    println!("{}: BERTHOLD_CHAOS_SEED={seed} BERTHOLD_CHAOS_STEPS={steps}", subject.runtime);
+    let mut chaos = Chaos::new(subject, seed);
+    chaos.host.use_small_disk();
+    chaos.run(steps);
+    let figures = &chaos.figures;
+    let longest = figures.recoveries.iter().max().copied().unwrap_or_default();
+    let sum: Duration = figures.recoveries.iter().sum();
+    let mean = sum.checked_div(u32::try_from(figures.recoveries.len()).unwrap()).unwrap_or_default();
+    println!(
+        "{}: {steps} steps, {} commands, {} brokers killed, {} ledgers lost or damaged, {} agents ended by others, {} times a full \
+         disk; after a kill ledger and runtime agreed within {:.1} s (mean {:.1} s); leaked ports: 0, ports with two owners: 0",
+        subject.runtime,
+        figures.commands,
+        figures.kills,
+        figures.ledgers_lost,
+        figures.ended_outside,
+        figures.disk_full,
+        longest.as_secs_f64(),
+        mean.as_secs_f64(),
+    );
+}
+
+#[test]
+fn chaos_with_processes() {
+    let end = |host: &Host, name: &str, _: &mut Rng| {
+        for pid in observer::pids(host, name) {
+            drop(Command::new("kill").args(["-9", &pid.to_string()]).output());
+        }
+    };
+    run(Subject { runtime: "process", seen: observer::processes, end }, 250);
+}
+
+#[test]
+fn chaos_with_docker() {
+    needs_docker!();
+    let end = |host: &Host, name: &str, rng: &mut Rng| {
+        let how: &[&str] = if rng.bool() { &["kill"] } else { &["rm", "-f"] };
+        drop(Command::new("docker").args(how).arg(host.container(name)).output());
+    };
+    run(Subject { runtime: "docker", seen: observer::containers, end }, 60);
+}
