@@ -13,6 +13,7 @@
 //! | `kill N` | SIGKILL right after the N-th change |
 //! | `refuse N` | the N-th call, a question or a change, is not made, and fails |
 //! | `lose N` | the N-th change of a runtime is made, and fails all the same |
+//! | `unpublish` | runtimes have published nothing of what they started |
 //!
 //! What happened is in the file `faults.log` of the broker's home, one line a change, the last being the one with the fault.
 
@@ -52,6 +53,7 @@ enum Kind {
     Kill,
     Refuse,
     Lose,
+    Unpublish,
     None,
 }
 
@@ -63,6 +65,7 @@ pub(crate) fn arm(home: &Path) {
         "kill" => Kind::Kill,
         "refuse" => Kind::Refuse,
         "lose" => Kind::Lose,
+        "unpublish" => Kind::Unpublish,
         _ => Kind::None,
     };
     let at = at.parse().unwrap_or(0);
@@ -158,6 +161,16 @@ impl Faulty {
     }
 }
 
+/// What a runtime says of itself, as this one tells it.
+fn as_shown(mut observed: Option<Observed>) -> Option<Observed> {
+    if let Some(observed) = &mut observed
+        && FAULT.get().is_some_and(|fault| fault.kind == Kind::Unpublish)
+    {
+        observed.published.clear();
+    }
+    observed
+}
+
 fn injected() -> RuntimeError {
     RuntimeError::new(ErrorKind::Unreachable, "a test has it so")
 }
@@ -203,7 +216,7 @@ impl Runtime for Faulty {
 
     async fn inspect(&self, id: &str) -> Result<Option<Observed>, RuntimeError> {
         self.question("inspect")?;
-        self.0.inspect(id).await
+        Ok(as_shown(self.0.inspect(id).await?))
     }
 
     async fn wait_for_end(&self, id: &str, limit: Duration) -> Result<Option<Observed>, RuntimeError> {
@@ -211,7 +224,7 @@ impl Runtime for Faulty {
         if limit < Duration::from_secs(1) {
             self.question("wait_for_end")?;
         }
-        self.0.wait_for_end(id, limit).await
+        Ok(as_shown(self.0.wait_for_end(id, limit).await?))
     }
 
     async fn stop(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {

@@ -202,6 +202,19 @@ fn while_the_engine_is_out_of_reach_nothing_is_given_back() {
     assert_eq!(host.leased().len(), 2);
 }
 
+/// P9, L13: an engine may say that it runs although nothing was published. That is a failed start, of which nothing is left.
+#[test]
+fn what_runs_without_its_ports_has_not_started() {
+    needs_docker!();
+    let image = image();
+    let mut host = Host::with_pool(6);
+    host.serve_with(&[("BERTHOLD_FAULT", "unpublish")]);
+    let error = host.error(1, &idle_agent("dev", &image));
+    let expected = format!("has not published port {}", host.port(0));
+    assert!(error["message"].as_str().unwrap().contains(&expected), "{error}");
+    assert_eq!((host.leased(), host.containers()), (vec![], Vec::<String>::new()));
+}
+
 /// A socket behind which Docker answers, for as long as this is there.
 struct Between {
     path: std::path::PathBuf,
