@@ -14,6 +14,7 @@ mod demo;
 mod docker;
 mod http_api;
 mod kubernetes;
+mod lessons;
 mod observer;
 mod process;
 mod support;

@@ -1,0 +1,115 @@
+//! What went wrong elsewhere, as far as no other place here is about it; `docs/promises.md` has them all.
+
+use std::net::TcpListener;
+use std::process::Stdio;
+
+use serde_json::json;
+
+use crate::support::*;
+
+/// L7, P3: what is said late of a lease that has ended touches nothing of the next one with the same ports.
+#[test]
+fn a_container_of_the_past_frees_nothing_of_its_successor() {
+    needs_docker!();
+    let (host, image) = (Host::started(2), image());
+    host.ok(&idle_agent("first", &image));
+    let before = host.agent("first");
+    host.ok(&["stop", "first", "-t", "0s"]);
+    host.ok(&idle_agent("second", &image));
+    assert_eq!(host.agent("second")["ports"], before["ports"]);
+    // The stopped container is all that is left of the first, and it has the same ports in its labels.
+    docker(&["rm", "-f", before["id"].as_str().unwrap()]);
+    host.ok(&["delete", "first"]);
+    assert_eq!(host.leased().len(), 2);
+    assert_eq!(host.agent("second")["state"], "running");
+}
+
+/// L10, P3: while the old owner takes its time to end, no one gets its ports, though it has closed them already.
+#[test]
+fn ports_are_not_given_away_while_their_owner_drains() {
+    let host = Host::started(2);
+    let script = "trap 'sleep 3; exit 0' TERM; sleep 100000 & wait";
+    host.ok(&["start", "old", "--runtime", "process", "--", "sh", "-c", script]);
+    let mut stop = host.command().args(["stop", "old", "-t", "60s"]).stdin(Stdio::null()).spawn().unwrap();
+    eventually("it is being stopped", || host.agent("old")["state"] == "stopping");
+    assert!(TcpListener::bind(("127.0.0.1", host.port(0))).is_ok(), "no socket has the port");
+    let error = host.error(4, &["start", "new", "--runtime", "process", "--", "sleep", "100000"]);
+    assert_eq!(error["details"]["available"], 0, "{error}");
+    assert!(stop.wait().unwrap().success());
+    host.ok(&["start", "new", "--runtime", "process", "--", "sleep", "100000"]);
+}
+
+/// L11: someone restarts the container. It has the same ports afterwards, and the broker knows.
+#[test]
+fn a_restart_behind_the_brokers_back_keeps_the_ports() {
+    needs_docker!();
+    let (host, image) = (Host::started(6), image());
+    host.ok(&web_agent("dev", &image));
+    let before = host.agent("dev");
+    docker(&["restart", "-t", "0", &host.container("dev")]);
+    eventually("it runs as before", || {
+        let now = host.agent("dev");
+        now["state"] == "running" && now["ports"] == before["ports"] && host.leased().len() == 2
+    });
+    eventually("it answers", || fetch(host.port(0)).is_some());
+    host.ok(&idle_agent("other", &image));
+    assert_eq!(host.agent("other")["ports"], json!({ "A": host.port(2), "B": host.port(3) }));
+}
+
+/// L12: agents that have been there and are remembered take nothing away from those that come.
+#[test]
+fn the_dead_hold_no_ports() {
+    let host = Host::started(4);
+    for number in 0..12 {
+        let name = format!("a{number}");
+        host.ok(&["start", &name, "--runtime", "process", "--", "sleep", "100000"]);
+        host.ok(&["stop", &name, "-t", "0s"]);
+    }
+    assert_eq!(host.json(&["ports"])["pool"]["counts"]["leased"], 0);
+    host.ok(&["start", "both", "--ports", "4", "--runtime", "process", "--", "sleep", "100000"]);
+}
+
+/// L15: what bears another broker's label is not this one's, whatever else its labels claim.
+#[test]
+fn labels_of_another_broker_free_and_claim_nothing() {
+    needs_docker!();
+    let (mut host, image) = (Host::started(6), image());
+    host.ok(&idle_agent("dev", &image));
+    let (lease, leased) = (host.agent("dev")["lease"].as_str().unwrap().to_owned(), host.leased());
+    let name = format!("{}-spoof", host.project());
+    let labels = [
+        "berthold.broker=01AAAAAAAAAAAAAAAAAAAAAAAA".to_owned(),
+        format!("berthold.lease={lease}"),
+        format!("berthold.project={}", host.project()),
+        "berthold.name=dev".to_owned(),
+        format!("berthold.agent={}/dev", host.project()),
+        format!("berthold.ports={}", host.port(4)),
+    ];
+    let labels: Vec<&str> = labels.iter().flat_map(|label| ["--label", label]).collect();
+    docker(&[&["run", "-d", "--name", &name], &labels[..], &[&image, "sleep", "100000"]].concat());
+    host.stop_broker();
+    host.serve();
+    docker(&["rm", "-f", &name]);
+    // By now the broker has looked at what is there, with the spoof and without it.
+    host.stop_broker();
+    host.serve();
+    assert_eq!((host.leased(), host.agent("dev")["state"].clone()), (leased, json!("running")));
+}
+
+/// L9: the kernel takes ports of such a range for outgoing connections, so the broker says it when it starts.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_pool_inside_the_kernels_range_is_warned_of() {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let first: u16 = text.split_whitespace().next().unwrap().parse().unwrap();
+    let settings = |_: &str| {
+        format!(
+            "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{first}-{}\" }} }} }}\n",
+            first + 3
+        )
+    };
+    let mut host = Host::with_settings(settings, 1);
+    host.serve();
+    let warnings = host.json(&["broker", "status"])["broker"]["warnings"].to_string();
+    assert!(warnings.contains("ip_local_reserved_ports"), "{warnings}");
+}
