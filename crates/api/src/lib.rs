@@ -10,6 +10,7 @@ mod error;
 mod event;
 pub mod exec;
 mod pool;
+mod reconcile;
 
 pub use agent::{
     Agent, AgentDocument, AgentState, AgentsDocument, Label, RestartRequest, StartRequest, StopRequest,
@@ -20,3 +21,4 @@ pub use error::{Code, ErrorBody, ErrorDocument, Problem};
 pub use event::{Event, Events};
 pub use exec::ExecRequest;
 pub use pool::{Counts, Pool, PoolDocument, PoolPort, PoolPortState};
+pub use reconcile::{Finding, ReconcileAction, Reconciliation, ReconciliationDocument, UnreachableRuntime};

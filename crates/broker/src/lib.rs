@@ -10,7 +10,9 @@
 //! | `leases` | takes and ends leases: pool, ledger, then the rest |
 //! | `blocked`, `holder`, `probe` | which ports others hold, and who they are |
 //! | `guards` | keeps idle ports from being taken by accident |
-//! | `reconcile` | makes ledger and runtime agree again |
+//! | `reconcile`, `verdict` | makes ledger and runtime agree again; what is to be done for that |
+//! | `survey` | the same without doing it |
+//! | `watch` | knows at once when an agent ends |
 //! | `ledger` | the durable record |
 //! | `http` | the API on the Unix socket and on `listen` |
 //! | `home`, `lock` | where things are kept, and that only one broker keeps them |
@@ -40,7 +42,10 @@ mod reconcile;
 mod runtimes;
 mod serve;
 mod spec;
+mod survey;
+mod verdict;
 mod view;
+mod watch;
 
 pub use home::{Home, NoHome};
 pub use http::openapi;

@@ -157,7 +157,7 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
         shutdown: shutdown_token.clone(),
     }));
     announce(&core, own_port);
-    core.reconcile_at_start().await;
+    core.reconcile_all().await;
     let running: Vec<_> =
         core.state().agents.values().filter(|agent| agent.lease.is_some()).cloned().collect();
     let resumed = running.iter().filter_map(|record| {

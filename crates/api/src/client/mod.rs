@@ -25,7 +25,7 @@ use tokio_util::codec::Framed;
 use crate::exec::{FrameCodec, PROTOCOL};
 use crate::{
     Agent, AgentDocument, AgentsDocument, Broker, BrokerDocument, Event, Events, ExecRequest, Pool,
-    PoolDocument, RestartRequest, StartRequest, StopRequest,
+    PoolDocument, Reconciliation, ReconciliationDocument, RestartRequest, StartRequest, StopRequest,
 };
 use call::Call;
 pub use endpoint::{Endpoint, EndpointError};
@@ -90,6 +90,17 @@ impl Client {
         let call = Call::new(Method::GET, &["v1", "pool"]);
         let call = if all { call.query("all", "true") } else { call };
         Ok(self.document::<PoolDocument>(&call).await?.pool)
+    }
+
+    /// Has the broker look at every runtime now, and says where it did not agree with the ledger; with `dry_run` nothing is done
+    /// about that.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn reconcile(&self, dry_run: bool) -> Result<Reconciliation, ClientError> {
+        let call = Call::new(Method::POST, &["v1", "reconcile"]).unlimited();
+        let call = if dry_run { call.query("dry_run", "true") } else { call };
+        Ok(self.document::<ReconciliationDocument>(&call).await?.reconciliation)
     }
 
     /// The agents of a project, or all, by project and name.

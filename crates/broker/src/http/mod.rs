@@ -48,6 +48,7 @@ fn routes() -> OpenApiRouter<Arc<Core>> {
         .routes(routes!(streams::events))
         .routes(routes!(system::pool))
         .routes(routes!(system::broker))
+        .routes(routes!(system::reconcile))
         .routes(routes!(system::shutdown))
         .routes(routes!(system::healthz))
         .routes(routes!(system::readyz))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use api::{BrokerDocument, PoolDocument, Problem};
+use api::{BrokerDocument, PoolDocument, Problem, ReconciliationDocument};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -88,6 +88,30 @@ fn changed_settings(core: &Core) -> Vec<String> {
         )
     };
     core.settings_files.iter().filter(is_changed).map(say).collect()
+}
+
+/// Whether anything is to be done.
+#[derive(Deserialize, IntoParams)]
+pub(super) struct How {
+    /// Only say what would be done.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Makes ledger and runtimes agree, now, and says where they did not.
+#[utoipa::path(post, path = "/v1/reconcile", tag = "broker", params(How),
+    responses((status = 200, body = ReconciliationDocument), (status = 400, body = Problem)))]
+pub(super) async fn reconcile(
+    State(core): State<Arc<Core>>,
+    how: Result<Query<How>, QueryRejection>,
+) -> Result<Json<ReconciliationDocument>, Refusal> {
+    let Query(how) = how?;
+    let mut reconciliation = core.survey().await;
+    reconciliation.dry_run = how.dry_run;
+    if !how.dry_run {
+        core.reconcile_all().await;
+    }
+    Ok(Json(ReconciliationDocument { reconciliation }))
 }
 
 /// Ends the broker; agents go on running.

@@ -10,6 +10,7 @@ mod logs;
 mod man;
 mod open;
 mod ports;
+mod reconcile;
 mod restart;
 mod serve;
 mod settings;
@@ -39,6 +40,7 @@ pub(crate) enum Command {
     Logs(logs::Arguments),
     Exec(exec::Arguments),
     Open(open::Arguments),
+    Reconcile(reconcile::Arguments),
     Serve(serve::Arguments),
     Broker(broker::Arguments),
     Doctor(doctor::Arguments),
@@ -68,6 +70,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode,
         Command::Logs(arguments) => return logs::run(&arguments, context).await,
         Command::Exec(arguments) => return exec::run(arguments, context).await,
         Command::Open(arguments) => open::run(&arguments, context).await?,
+        Command::Reconcile(arguments) => reconcile::run(&arguments, context).await?,
         Command::Serve(arguments) => serve::run(&arguments, context).await?,
         Command::Broker(arguments) => broker::run(&arguments, context).await?,
         Command::Doctor(_) => return doctor::run(context).await,

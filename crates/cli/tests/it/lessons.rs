@@ -113,3 +113,43 @@ fn a_pool_inside_the_kernels_range_is_warned_of() {
     let warnings = host.json(&["broker", "status"])["broker"]["warnings"].to_string();
     assert!(warnings.contains("ip_local_reserved_ports"), "{warnings}");
 }
+
+/// A dry run tells what it would do, and does nothing.
+#[test]
+fn a_dry_run_shows_what_a_real_one_does() {
+    needs_docker!();
+    let settings = |range: &str| {
+        format!(
+            "server: {{ broker: {{ listen: none, reconcile_interval: 1h, port_pool: {{ range: \"{range}\" }} }} }}\n"
+        )
+    };
+    let mut host = Host::with_settings(settings, 6);
+    host.serve();
+    let image = image();
+    host.ok(&idle_agent("kept", &image));
+    assert_eq!(host.json(&["reconcile", "-n"])["reconciliation"]["findings"], json!([]));
+    // A container that was created for a start that never came to its end.
+    let id = std::fs::read_to_string(host.path("broker.id")).unwrap();
+    let labels = [
+        format!("berthold.broker={}", id.trim()),
+        "berthold.lease=01AAAAAAAAAAAAAAAAAAAAAAAA".to_owned(),
+        format!("berthold.agent={}/half", host.project()),
+        format!("berthold.project={}", host.project()),
+        "berthold.name=half".to_owned(),
+        "berthold.ports=".to_owned(),
+    ];
+    let labels: Vec<&str> = labels.iter().flat_map(|label| ["--label", label]).collect();
+    docker(&[&["create", "--name", &host.container("half")], &labels[..], &[&image, "true"]].concat());
+    let found = host.json(&["reconcile", "--dry-run"])["reconciliation"].clone();
+    assert_eq!(
+        (&found["dry_run"], &found["findings"][0]["action"]),
+        (&json!(true), &json!("remove")),
+        "{found}"
+    );
+    assert_eq!(host.containers().len(), 2, "nothing was done");
+    let done = host.json(&["reconcile"])["reconciliation"].clone();
+    assert_eq!((&done["dry_run"], &done["findings"]), (&json!(false), &found["findings"]));
+    assert_eq!(host.containers().len(), 1);
+    let text = host.run(&["reconcile"]);
+    assert!(text.stderr.contains("the ledger and the runtimes agree"), "{text:?}");
+}

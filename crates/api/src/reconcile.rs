@@ -1,0 +1,66 @@
+//! What a look at every runtime found.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What was found where ledger and runtimes do not agree.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Reconciliation {
+    /// Whether nothing was done about it.
+    pub dry_run: bool,
+    /// What was found, by agent.
+    pub findings: Vec<Finding>,
+    /// The runtimes with agents that did not answer: nothing of theirs is changed.
+    pub unreachable: Vec<UnreachableRuntime>,
+}
+
+/// One thing on which ledger and runtime do not agree.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Finding {
+    /// The agent, `project/name`.
+    pub agent: String,
+    /// Its runtime.
+    pub runtime: String,
+    /// The runtime's id of what was found; none if nothing was.
+    pub id: Option<String>,
+    /// What is to be done, or was done unless it was a dry run.
+    pub action: ReconcileAction,
+    /// The same for a person, with the reason.
+    pub detail: String,
+}
+
+/// What follows from a finding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReconcileAction {
+    /// The agent is entered as running.
+    MarkRunning,
+    /// The agent is entered as ended, and its ports are given back.
+    Release,
+    /// Nothing yet: what is not there must be missing for a while before its ports are given back.
+    Wait,
+    /// What is left of a start or of an earlier agent is removed.
+    Remove,
+    /// The running agent gets a lease with the ports of its labels.
+    Adopt,
+    /// The ended agent is entered with its former ports.
+    Remember,
+    /// Nothing can be done without a person: the warning says what.
+    Report,
+}
+
+/// A runtime that did not answer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct UnreachableRuntime {
+    /// Its name.
+    pub runtime: String,
+    /// Why.
+    pub detail: String,
+}
+
+/// `{"reconciliation": …}`
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ReconciliationDocument {
+    /// What was found.
+    pub reconciliation: Reconciliation,
+}

@@ -1,0 +1,137 @@
+//! Tells where ledger and runtimes do not agree, and what follows from that, without doing it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{Finding, ReconcileAction, Reconciliation, UnreachableRuntime};
+use futures_util::future::join_all;
+use pool::{Port, PortState};
+use runtime::{Observed, Runtime};
+use tokio::time::timeout;
+
+use crate::clock;
+use crate::core::Core;
+use crate::error::chain;
+use crate::labels::{self, Tag};
+use crate::model::AgentRecord;
+use crate::reconcile::UNUSED;
+use crate::verdict::{self, Meeting, Verdict, decide};
+
+impl Core {
+    /// What a look at every runtime finds. An agent on which an operation is under way is left to that.
+    pub(crate) async fn survey(&self) -> Reconciliation {
+        let in_use: BTreeSet<String> =
+            self.state().agents.values().map(|agent| agent.runtime.clone()).collect();
+        let mut found = Reconciliation::default();
+        let asked = self.runtimes.usable().map(|runtime| {
+            let limit = if in_use.contains(runtime.name()) { Duration::MAX } else { UNUSED };
+            async move {
+                let listing = timeout(limit, runtime.list()).await.ok()?;
+                Some((runtime, listing))
+            }
+        });
+        for (runtime, listing) in join_all(asked).await.into_iter().flatten() {
+            match listing {
+                Ok(listing) => found.findings.extend(self.findings(&runtime, &listing)),
+                Err(error) if in_use.contains(runtime.name()) => found
+                    .unreachable
+                    .push(UnreachableRuntime { runtime: runtime.name().to_owned(), detail: chain(&error) }),
+                Err(_) => {}
+            }
+        }
+        found.findings.sort_by(|a, b| (&a.agent, &a.id).cmp(&(&b.agent, &b.id)));
+        found
+    }
+
+    fn findings(&self, runtime: &Arc<dyn Runtime>, listing: &[Observed]) -> Vec<Finding> {
+        let records: Vec<AgentRecord> = {
+            let state = self.state();
+            state.agents.values().filter(|record| record.runtime == runtime.name()).cloned().collect()
+        };
+        let known = records.iter().filter_map(|record| {
+            let seen = listing.iter().find(|observed| self.is_of_lease(observed, record));
+            self.of_lease(record, seen)
+        });
+        let met = listing.iter().filter_map(|observed| {
+            self.of_labels(runtime.name(), observed, &labels::read(&self.id, observed)?)
+        });
+        known.chain(met).filter(|finding| !self.is_under_way(finding)).collect()
+    }
+
+    fn is_under_way(&self, finding: &Finding) -> bool {
+        finding.agent.parse().is_ok_and(|key| self.try_lock(&key).is_none())
+    }
+
+    /// What follows from what the runtime shows of a lease.
+    fn of_lease(&self, record: &AgentRecord, seen: Option<&Observed>) -> Option<Finding> {
+        let lease = record.lease.as_ref()?;
+        let (missing, now) = (self.state().missing.get(&lease.id).copied(), clock::now());
+        let verdict = decide(record.stage, lease.since, seen.map(|it| &it.state), missing, now);
+        let (action, detail) = match verdict {
+            Verdict::Keep => return None,
+            Verdict::Running => (ReconcileAction::MarkRunning, "it runs"),
+            Verdict::Ended => (ReconcileAction::Release, "it has ended: its ports are given back"),
+            Verdict::Remove => (
+                ReconcileAction::Remove,
+                "its start did not succeed: it is removed, and its ports are given back",
+            ),
+            Verdict::Missing => (
+                ReconcileAction::Wait,
+                "nothing is there: its ports are given back if it stays so for a while",
+            ),
+            Verdict::Gone => {
+                (ReconcileAction::Release, "nothing has been there for a while: its ports are given back")
+            }
+        };
+        Some(Finding {
+            agent: record.key.to_string(),
+            runtime: record.runtime.clone(),
+            id: seen.map(|observed| observed.id.clone()),
+            action,
+            detail: detail.to_owned(),
+        })
+    }
+
+    /// What follows from something that bears this broker's labels.
+    fn of_labels(&self, runtime: &str, observed: &Observed, tag: &Tag) -> Option<Finding> {
+        let known = self.agent(&tag.key);
+        let (action, detail) = match verdict::meet(&observed.state, &observed.id, &tag.lease, known.as_ref())
+        {
+            Meeting::Leave => return None,
+            Meeting::Adopt => match tag.ports.iter().find_map(|port| Some((*port, self.lessee(*port)?))) {
+                None => (
+                    ReconcileAction::Adopt,
+                    "it runs and has no lease: it gets one with its ports".to_owned(),
+                ),
+                Some((port, other)) => (
+                    ReconcileAction::Report,
+                    format!("it runs with port {port}, which {other} has: end one of the two"),
+                ),
+            },
+            Meeting::Twice(lease) => (
+                ReconcileAction::Report,
+                format!("it runs beside the one with the lease {lease}: end one of the two"),
+            ),
+            Meeting::Remember => {
+                (ReconcileAction::Remember, "it has ended: its ports are remembered".to_owned())
+            }
+            Meeting::Remove => (ReconcileAction::Remove, "it is a leftover: it is removed".to_owned()),
+        };
+        Some(Finding {
+            agent: tag.key.to_string(),
+            runtime: runtime.to_owned(),
+            id: Some(observed.id.clone()),
+            action,
+            detail,
+        })
+    }
+
+    /// Who leases `port`.
+    fn lessee(&self, port: Port) -> Option<String> {
+        match self.state().pool.state(port, clock::now()) {
+            Some(PortState::Leased { owner, .. }) => Some(owner.key().to_string()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What follows from what the ledger says and what a runtime shows: plain functions, no I/O.
+
+use pool::{LeaseId, Moment};
+use runtime::ObservedState;
+
+use crate::model::{AgentRecord, Stage};
+
+/// How old a lease must be before "nothing is there" can end it: an engine may not show at once what it was asked for.
+const GRACE: i64 = 10_000;
+/// How long after "nothing is there" was first seen it must be seen again, in milliseconds.
+pub(crate) const SECOND_LOOK: i64 = 1_000;
+/// What is to be done with an agent that holds a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// All is as it is known.
+    Keep,
+    /// It runs: enter that.
+    Running,
+    /// It has ended and nothing will bring it back: release.
+    Ended,
+    /// What is there never ran, or belongs to a failed start: remove it, and release.
+    Remove,
+    /// Nothing is there; that may be too early to tell.
+    Missing,
+    /// Nothing is there, for the second time, and the lease is old enough: release.
+    Gone,
+}
+
+/// The table of what follows from the ledger's `stage` of an agent with a lease granted at `since`, and what the runtime
+/// has under that lease. `missing_since` is when it was first found to have nothing.
+pub(crate) fn decide(
+    stage: Stage,
+    since: Moment,
+    seen: Option<&ObservedState>,
+    missing_since: Option<Moment>,
+    now: Moment,
+) -> Verdict {
+    match (seen, stage) {
+        (Some(_), Stage::Failed) | (Some(ObservedState::Created), _) => Verdict::Remove,
+        (Some(ObservedState::Running { .. }), Stage::Running) => Verdict::Keep,
+        (Some(ObservedState::Running { .. }), _) => Verdict::Running,
+        (Some(ObservedState::Exited { .. }), _) => Verdict::Ended,
+        (None, _) => {
+            let seen_twice = missing_since.is_some_and(|first| now.0 - first.0 >= SECOND_LOOK);
+            if seen_twice && now.0 - since.0 >= GRACE { Verdict::Gone } else { Verdict::Missing }
+        }
+    }
+}
+
+/// What is to be done with something on a runtime that carries this broker's labels.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Meeting {
+    /// It is as the ledger has it.
+    Leave,
+    /// It runs, and the ledger has no lease of its agent: enter the one of its labels.
+    Adopt,
+    /// It runs under one lease while its agent has another, this one.
+    Twice(LeaseId),
+    /// It has ended, and the ledger knows nothing of its agent: enter that it was there.
+    Remember,
+    /// A start that was cut short, or what was left of an agent that has moved on: remove it.
+    Remove,
+}
+
+/// What is to be done with what has the runtime's `id` and bears `lease`, given what is `known` of the agent that its labels
+/// name.
+pub(crate) fn meet(seen: &ObservedState, id: &str, lease: &LeaseId, known: Option<&AgentRecord>) -> Meeting {
+    let held = known.and_then(|record| record.lease.as_ref()).map(|held| &held.id);
+    let is_its_past = known.is_some_and(|record| record.container.as_deref() == Some(id));
+    match (seen, known) {
+        _ if held == Some(lease) => Meeting::Leave,
+        (ObservedState::Running { .. }, _) => {
+            held.map_or(Meeting::Adopt, |held| Meeting::Twice(held.clone()))
+        }
+        (ObservedState::Exited { .. }, None) => Meeting::Remember,
+        (ObservedState::Exited { .. }, Some(_)) if held.is_none() && is_its_past => Meeting::Leave,
+        (ObservedState::Created | ObservedState::Exited { .. }, _) => Meeting::Remove,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pool::AgentKey;
+
+    use super::*;
+    use crate::model::Lease;
+
+    const NEVER_ENDED: ObservedState = ObservedState::Running { since: None };
+    const EXITED: ObservedState = ObservedState::Exited { code: Some(0), at: None, detail: None };
+
+    fn check(
+        stage: Stage,
+        seen: Option<&ObservedState>,
+        missing_since: Option<i64>,
+        now: i64,
+        expected: Verdict,
+    ) {
+        let verdict = decide(stage, Moment(0), seen, missing_since.map(Moment), Moment(now));
+        assert_eq!(verdict, expected, "{stage:?}, seen {seen:?}, missing since {missing_since:?}, at {now}");
+    }
+
+    #[test]
+    fn the_table_of_the_reconciler() {
+        check(Stage::Running, Some(&NEVER_ENDED), None, 1, Verdict::Keep);
+        check(Stage::Starting, Some(&NEVER_ENDED), None, 1, Verdict::Running);
+        check(Stage::Stopping, Some(&NEVER_ENDED), None, 1, Verdict::Running);
+        check(Stage::Failed, Some(&NEVER_ENDED), None, 1, Verdict::Remove);
+        check(Stage::Starting, Some(&ObservedState::Created), None, 1, Verdict::Remove);
+        for stage in [Stage::Starting, Stage::Running, Stage::Stopping] {
+            check(stage, Some(&EXITED), None, 1, Verdict::Ended);
+        }
+    }
+
+    /// L5: what was just granted is not freed because it cannot be seen yet.
+    #[test]
+    fn nothing_there_must_be_seen_twice_and_the_lease_be_old_enough() {
+        check(Stage::Running, None, None, 100_000, Verdict::Missing);
+        check(Stage::Running, None, Some(99_500), 100_000, Verdict::Missing);
+        check(Stage::Running, None, Some(99_000), 100_000, Verdict::Gone);
+        check(Stage::Starting, None, Some(1_000), 9_999, Verdict::Missing);
+        check(Stage::Starting, None, Some(1_000), 10_000, Verdict::Gone);
+    }
+
+    #[test]
+    fn what_bears_the_labels_is_kept_adopted_or_removed() {
+        let mut record = AgentRecord::new("default/dev".parse::<AgentKey>().unwrap(), "docker".to_owned());
+        record.container = Some("here".to_owned());
+        let unleased = record.clone();
+        record.lease = Some(Lease { id: LeaseId::new("now"), ports: Vec::new(), since: Moment(0) });
+        let check = |seen: &ObservedState, id: &str, lease: &str, known: Option<&AgentRecord>, expected| {
+            assert_eq!(
+                meet(seen, id, &LeaseId::new(lease), known),
+                expected,
+                "{seen:?} {id} {lease} {known:?}"
+            );
+        };
+        let (running, created) = (&NEVER_ENDED, &ObservedState::Created);
+        for seen in [running, &EXITED, created] {
+            check(seen, "here", "now", Some(&record), Meeting::Leave);
+        }
+        check(running, "here", "past", Some(&record), Meeting::Twice(LeaseId::new("now")));
+        check(running, "here", "past", Some(&unleased), Meeting::Adopt);
+        check(running, "here", "past", None, Meeting::Adopt);
+        check(&EXITED, "here", "past", None, Meeting::Remember);
+        check(&EXITED, "here", "past", Some(&unleased), Meeting::Leave);
+        check(&EXITED, "there", "past", Some(&unleased), Meeting::Remove);
+        check(&EXITED, "there", "past", Some(&record), Meeting::Remove);
+        check(created, "there", "past", None, Meeting::Remove);
+    }
+}
