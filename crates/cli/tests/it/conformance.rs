@@ -275,7 +275,7 @@ fn on_the_host_network_nothing_is_claimed_to_be_published(subject: &Subject, hos
     }
 }
 
-/// P7: someone takes a port after it was probed and leased, and before the engine binds it.
+/// P7, L2: someone takes a port after it was probed and leased, and before the engine binds it.
 fn a_port_that_the_engine_refuses_is_blocked_and_another_is_tried(subject: &Subject, host: &mut Host) {
     if !subject.has_images() {
         // Nothing binds a port for a process, so nothing can refuse one.

@@ -231,7 +231,7 @@ impl NodePorts {
     }
 }
 
-/// Two brokers, one cluster, one range: no number twice.
+/// L14: two brokers, one cluster, one range: no number twice.
 #[test]
 fn brokers_that_share_a_cluster_share_no_host_port() {
     needs_cluster!();
@@ -273,7 +273,7 @@ fn brokers_that_share_a_cluster_share_no_host_port() {
     }
 }
 
-/// P7: a pod's `hostPort` is a packet rule that no probe sees.
+/// P7, L14: a pod's `hostPort` is a packet rule that no probe sees.
 #[test]
 fn a_host_port_of_a_pod_is_never_given_to_a_docker_agent() {
     needs_cluster!();

@@ -12,6 +12,7 @@ mod crash;
 mod defects;
 mod demo;
 mod docker;
+mod documents;
 mod http_api;
 mod kubernetes;
 mod lessons;

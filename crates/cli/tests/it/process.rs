@@ -48,7 +48,7 @@ fn a_process_gets_only_what_is_meant_for_it() {
     assert!(names.contains("AVAILABLE_LOCALHOST_PORT_A") && names.contains("PATH"), "{environment}");
 }
 
-/// P1 under load: many starts at once through one broker; no port is given twice, and one agent is started once.
+/// P1, L1, under load: many starts at once through one broker; no port is given twice, and one agent is started once.
 #[test]
 fn sixty_starts_at_once_share_no_port() {
     let settings = |range: &str| {

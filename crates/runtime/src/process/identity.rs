@@ -97,6 +97,7 @@ fn signal_verified(identity: &Identity, pid: Pid, signal: Signal) -> io::Result<
 mod tests {
     use super::*;
 
+    /// L15: a number alone may be another process by now.
     #[test]
     fn this_process_is_itself_and_not_one_that_started_at_another_time_or_boot() {
         let this = Identity::current().unwrap();
