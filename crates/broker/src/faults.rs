@@ -26,6 +26,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use runtime::{
     Attached, Created, EngineInfo, ErrorKind, ExecRequest, HeldPort, LogRequest, LogStream, Observed,
     Progress, Runtime, RuntimeError, Spec,
@@ -212,6 +213,10 @@ impl Runtime for Faulty {
 
     async fn held_ports(&self, only_here: bool) -> Result<Vec<HeldPort>, RuntimeError> {
         self.0.held_ports(only_here).await
+    }
+
+    async fn starts(&self) -> Result<Option<BoxStream<'static, String>>, RuntimeError> {
+        self.0.starts().await
     }
 
     async fn inspect(&self, id: &str) -> Result<Option<Observed>, RuntimeError> {

@@ -65,7 +65,8 @@ impl Core {
         }
     }
 
-    async fn reconcile_runtime(self: &Arc<Self>, runtime: Arc<dyn Runtime>) {
+    /// Looks at one runtime.
+    pub(crate) async fn reconcile_runtime(self: &Arc<Self>, runtime: Arc<dyn Runtime>) {
         let name = runtime.name();
         let about = format!("runtime {name}");
         let listing = match runtime.list().await {

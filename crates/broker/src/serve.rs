@@ -173,6 +173,9 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
 
     let socket = bind_socket(core.home.socket())?;
     let reconciler = tokio::spawn(Arc::clone(&core).keep_reconciling());
+    for runtime in core.runtimes.usable() {
+        tokio::spawn(Arc::clone(&core).keep_listening(runtime));
+    }
     let servers = tokio::spawn(http::serve(Arc::clone(&core), socket, listener, token));
     tracing::info!(
         socket = %core.home.socket().display(),

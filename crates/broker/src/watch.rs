@@ -1,8 +1,10 @@
-//! Watches each running agent, so that its end is known at once, and keeps up what this process does for it.
+//! Watches each running agent, so that its end is known at once, keeps up what this process does for it, and listens for what others
+//! start.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use pool::{AgentKey, LeaseId};
 use runtime::{Observed, ObservedState, Runtime};
 use tokio::time::{Instant, sleep};
@@ -76,6 +78,48 @@ impl Core {
                     pause = (pause * 2).min(BACKOFF.1);
                 }
             }
+        }
+    }
+
+    /// Hears of what is started behind the broker's back, for as long as the broker runs. Whenever it has not been able to, it
+    /// looks at the whole runtime.
+    pub(crate) async fn keep_listening(self: Arc<Self>, runtime: Arc<dyn Runtime>) {
+        tokio::select! {
+            () = self.shutdown.cancelled() => {}
+            () = self.listen(runtime) => {}
+        }
+    }
+
+    async fn listen(self: &Arc<Self>, runtime: Arc<dyn Runtime>) {
+        let mut pause = BACKOFF.0;
+        loop {
+            // An engine that has no agents is left in peace.
+            while !self.state().agents.values().any(|agent| agent.runtime == runtime.name()) {
+                sleep(BACKOFF.0).await;
+            }
+            match runtime.starts().await {
+                Ok(None) => return,
+                Ok(Some(mut starts)) => {
+                    pause = BACKOFF.0;
+                    self.reconcile_runtime(Arc::clone(&runtime)).await;
+                    while let Some(lease) = starts.next().await {
+                        let (core, runtime) = (Arc::clone(self), Arc::clone(&runtime));
+                        tokio::spawn(async move { core.hear(runtime, LeaseId::new(&lease)).await });
+                    }
+                }
+                Err(error) => tracing::debug!(runtime = runtime.name(), %error, "it cannot be listened to"),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// Something with that lease was started. Most often it was by this broker.
+    async fn hear(self: &Arc<Self>, runtime: Arc<dyn Runtime>, lease: LeaseId) {
+        // One that someone has restarted loses its lease with its end, of which the broker may hear a little later.
+        sleep(Duration::from_millis(SECOND_LOOK.unsigned_abs())).await;
+        if self.state().pool.ports_of(&lease).is_none() {
+            self.reconcile_runtime(runtime).await;
         }
     }
 

@@ -23,6 +23,7 @@ pub use model::{
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 
 /// What [`Runtime::list`] goes by: the label whose value is the broker's id.
 pub(crate) const BROKER_LABEL: &str = "berthold.broker";
@@ -88,6 +89,15 @@ pub trait Runtime: Send + Sync {
     /// If the runtime could not be asked.
     async fn held_ports(&self, _only_here: bool) -> Result<Vec<HeldPort>, RuntimeError> {
         Ok(Vec::new())
+    }
+
+    /// Tells of every agent that is started from now on, by whomever, with the value of its label `berthold.lease`. It ends when
+    /// the runtime cannot be listened to any more. None if the runtime does not tell by itself.
+    ///
+    /// # Errors
+    /// If the runtime could not be asked.
+    async fn starts(&self) -> Result<Option<BoxStream<'static, String>>, RuntimeError> {
+        Ok(None)
     }
 
     /// What is there under this id or name; none if nothing is.

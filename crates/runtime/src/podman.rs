@@ -15,6 +15,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
@@ -158,6 +159,10 @@ impl Runtime for Podman {
             return Ok(Vec::new());
         }
         self.api().await?.held_ports(only_here).await
+    }
+
+    async fn starts(&self) -> Result<Option<BoxStream<'static, String>>, RuntimeError> {
+        self.api().await?.starts().await
     }
 
     async fn inspect(&self, id: &str) -> Result<Option<Observed>, RuntimeError> {

@@ -153,3 +153,47 @@ fn a_dry_run_shows_what_a_real_one_does() {
     let text = host.run(&["reconcile"]);
     assert!(text.stderr.contains("the ledger and the runtimes agree"), "{text:?}");
 }
+
+/// P4, L11: what someone else starts again has its lease again at once, and not only when the broker looks at everything, which it does
+/// only once an hour here; also if that happened while the engine could not be heard.
+#[test]
+fn what_others_start_again_is_heard_of() {
+    for engine in ["docker", "podman"].into_iter().filter(|engine| engine_is_here(engine)) {
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
+        let socket = directory.path().join("engine.sock");
+        // Docker is reached through a socket that can be away for a while; Podman's service is the broker's own.
+        let elsewhere =
+            if engine == "docker" { format!("host: \"unix://{}\"", socket.display()) } else { String::new() };
+        let settings = |range: &str| {
+            format!(
+                "server: {{ broker: {{ listen: none, reconcile_interval: 1h, port_pool: {{ range: \"{range}\" }} }} }}\n\
+                 runtimes: {{ {engine}: {{ {elsewhere} }} }}\n"
+            )
+        };
+        let mut host = Host::with_settings(settings, 6);
+        let between = Between::open(&socket);
+        host.serve();
+        let (image, name) = (image(), host.container("dev"));
+        let mut arguments = idle_agent("dev", &image);
+        arguments[3] = engine;
+        host.ok(&arguments);
+        let before = host.agent("dev");
+        let runs = || {
+            let agent = host.agent("dev");
+            agent["state"] == "running"
+                && (&agent["lease"], &agent["ports"]) == (&before["lease"], &before["ports"])
+        };
+        // Twice, because the first time may be before the broker has begun to listen.
+        for _ in 0..2 {
+            host.ok(&["stop", "dev", "-t", "0s"]);
+            assert_eq!(host.leased(), []);
+            engine_command(engine, &["start", &name]);
+            eventually_or("it is known to run", runs, || host.broker_log());
+        }
+        host.ok(&["stop", "dev", "-t", "0s"]);
+        drop(between);
+        engine_command(engine, &["start", &name]);
+        let _between = Between::open(&socket);
+        eventually_or("it is known to run again", runs, || host.broker_log());
+    }
+}

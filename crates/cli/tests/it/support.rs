@@ -2,9 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -481,7 +483,7 @@ pub(crate) fn fetch_path(port: u16, path: &str) -> Option<String> {
 
 /// The whole answer to a GET on a Unix socket, if there is one.
 pub(crate) fn http_get_unix(socket: &Path, path: &str) -> Option<String> {
-    converse(std::os::unix::net::UnixStream::connect(socket).ok()?, path)
+    converse(UnixStream::connect(socket).ok()?, path)
 }
 
 fn converse(mut stream: impl Read + Write, path: &str) -> Option<String> {
@@ -519,4 +521,47 @@ pub(crate) fn idle_agent<'a>(name: &'a str, image: &'a str) -> Vec<&'a str> {
 /// The arguments that start a plain process with the demo's web server on its ports.
 pub(crate) fn process_agent(name: &str) -> Vec<&str> {
     vec!["start", name, "--runtime", "process", "--", BERTHOLD, "__demo-server"]
+}
+
+/// A socket behind which Docker answers, for as long as this is there.
+pub(crate) struct Between {
+    path: PathBuf,
+    connections: Arc<Mutex<Option<Vec<UnixStream>>>>,
+}
+
+impl Between {
+    pub(crate) fn open(path: &Path) -> Self {
+        drop(fs::remove_file(path));
+        let listener = UnixListener::bind(path).unwrap();
+        let connections = Arc::new(Mutex::new(Some(Vec::new())));
+        let open = Arc::clone(&connections);
+        std::thread::spawn(move || {
+            for near in listener.incoming() {
+                let (near, far) = (near.unwrap(), UnixStream::connect("/var/run/docker.sock").unwrap());
+                let copies = [(&near, &far), (&far, &near)]
+                    .map(|(from, to)| (from.try_clone().unwrap(), to.try_clone().unwrap()));
+                match open.lock().unwrap().as_mut() {
+                    Some(open) => open.extend([near, far]),
+                    None => return,
+                }
+                for (mut from, mut to) in copies {
+                    std::thread::spawn(move || {
+                        // Whichever side goes away, the other is told.
+                        drop(std::io::copy(&mut from, &mut to));
+                        drop(to.shutdown(Shutdown::Write));
+                    });
+                }
+            }
+        });
+        Self { path: path.to_owned(), connections }
+    }
+}
+
+impl Drop for Between {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.path));
+        for stream in self.connections.lock().unwrap().take().into_iter().flatten() {
+            drop(stream.shutdown(Shutdown::Both));
+        }
+    }
 }

@@ -1,7 +1,6 @@
 //! What the broker knows of ports that it has not handed out: who holds them, told without anyone having to run into them.
 
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 
 use serde_json::Value;
@@ -213,47 +212,4 @@ fn what_runs_without_its_ports_has_not_started() {
     let expected = format!("has not published port {}", host.port(0));
     assert!(error["message"].as_str().unwrap().contains(&expected), "{error}");
     assert_eq!((host.leased(), host.containers()), (vec![], Vec::<String>::new()));
-}
-
-/// A socket behind which Docker answers, for as long as this is there.
-struct Between {
-    path: std::path::PathBuf,
-    connections: std::sync::Arc<std::sync::Mutex<Option<Vec<UnixStream>>>>,
-}
-
-impl Between {
-    fn open(path: &std::path::Path) -> Self {
-        drop(std::fs::remove_file(path));
-        let listener = UnixListener::bind(path).unwrap();
-        let connections = std::sync::Arc::new(std::sync::Mutex::new(Some(Vec::new())));
-        let open = std::sync::Arc::clone(&connections);
-        std::thread::spawn(move || {
-            for near in listener.incoming() {
-                let (near, far) = (near.unwrap(), UnixStream::connect("/var/run/docker.sock").unwrap());
-                let copies = [(&near, &far), (&far, &near)]
-                    .map(|(from, to)| (from.try_clone().unwrap(), to.try_clone().unwrap()));
-                match open.lock().unwrap().as_mut() {
-                    Some(open) => open.extend([near, far]),
-                    None => return,
-                }
-                for (mut from, mut to) in copies {
-                    std::thread::spawn(move || {
-                        // Whichever side goes away, the other is told.
-                        drop(std::io::copy(&mut from, &mut to));
-                        drop(to.shutdown(std::net::Shutdown::Write));
-                    });
-                }
-            }
-        });
-        Self { path: path.to_owned(), connections }
-    }
-}
-
-impl Drop for Between {
-    fn drop(&mut self) {
-        drop(std::fs::remove_file(&self.path));
-        for stream in self.connections.lock().unwrap().take().into_iter().flatten() {
-            drop(stream.shutdown(std::net::Shutdown::Both));
-        }
-    }
 }

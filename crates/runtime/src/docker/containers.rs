@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::models::ContainerInspectResponse;
+use bollard::models::{ContainerInspectResponse, EventMessage};
 use bollard::query_parameters::{
-    CreateContainerOptions, InspectContainerOptions, ListContainersOptions, RemoveContainerOptions,
-    StartContainerOptions, StopContainerOptions, WaitContainerOptions,
+    CreateContainerOptions, EventsOptions, InspectContainerOptions, ListContainersOptions,
+    RemoveContainerOptions, StartContainerOptions, StopContainerOptions, WaitContainerOptions,
 };
 use bollard::{API_DEFAULT_VERSION, BollardRequest};
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::future::ready;
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::asking::Asking;
@@ -160,6 +162,23 @@ impl Runtime for Docker {
         let asking = self.asking("start the container");
         let id = self.whole_id_of_existing(&asking, id).await?;
         asking.within(WORK, self.client.start_container(&id, None::<StartContainerOptions>)).await
+    }
+
+    async fn starts(&self) -> Result<Option<BoxStream<'static, String>>, RuntimeError> {
+        // An engine that is out of reach says so here, and not by a stream that is over at once.
+        self.engine().await?;
+        let filter = |name: &str, value: &str| (name.to_owned(), vec![value.to_owned()]);
+        // Not by label too: Podman 4.3 wants its value with it, and else tells of nothing.
+        let filters = [filter("type", "container"), filter("event", "start")];
+        let options = EventsOptions {
+            // So that nothing is missed between this call and the engine's.
+            since: Some(Timestamp::now().as_second().to_string()),
+            filters: Some(HashMap::from(filters)),
+            ..EventsOptions::default()
+        };
+        let lease = |event: EventMessage| event.actor?.attributes?.remove(LEASE_LABEL);
+        let events = self.client.events(Some(options)).take_while(|event| ready(event.is_ok()));
+        Ok(Some(events.filter_map(move |event| ready(event.ok().and_then(lease))).boxed()))
     }
 
     async fn inspect(&self, id: &str) -> Result<Option<Observed>, RuntimeError> {
