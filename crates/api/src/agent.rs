@@ -152,10 +152,10 @@ pub struct StartRequest {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
     /// Whether a running agent with another specification is to be recreated.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "crate::is_false")]
     pub replace: bool,
     /// Whether the agent is to be forgotten once it has ended.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "crate::is_false")]
     pub remove: bool,
     /// How long to wait, in milliseconds, for port A to answer; not at all if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -181,9 +181,4 @@ pub struct RestartRequest {
     /// How long to wait, in milliseconds, for port A to answer; not at all if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_ms: Option<u64>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
-fn is_false(value: &bool) -> bool {
-    !value
 }

@@ -13,6 +13,8 @@ pub enum Code {
     InvalidSettings,
     /// There is no such agent.
     NoSuchAgent,
+    /// There is no such bare lease.
+    NoSuchLease,
     /// There is no such call.
     NotFound,
     /// The pool has not enough ports left.
@@ -50,6 +52,7 @@ impl Code {
             Self::InvalidRequest => "invalid_request",
             Self::InvalidSettings => "invalid_settings",
             Self::NoSuchAgent => "no_such_agent",
+            Self::NoSuchLease => "no_such_lease",
             Self::NotFound => "not_found",
             Self::PoolExhausted => "pool_exhausted",
             Self::BrokerUnreachable => "broker_unreachable",
@@ -73,7 +76,7 @@ impl Code {
             Self::InvalidRequest | Self::InvalidSettings | Self::Unsupported => 400,
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
-            Self::NoSuchAgent | Self::NotFound => 404,
+            Self::NoSuchAgent | Self::NoSuchLease | Self::NotFound => 404,
             Self::PoolExhausted | Self::Conflict | Self::NotRunning => 409,
             Self::StartFailed => 422,
             Self::LedgerFailed | Self::Failed => 500,

@@ -9,6 +9,8 @@ mod client;
 mod error;
 mod event;
 pub mod exec;
+mod history;
+mod lease;
 mod pool;
 mod reconcile;
 
@@ -20,5 +22,12 @@ pub use client::{Client, ClientError, Endpoint, EndpointError, ExecConnection};
 pub use error::{Code, ErrorBody, ErrorDocument, Problem};
 pub use event::{Event, Events};
 pub use exec::ExecRequest;
+pub use history::{HistoryDocument, HistoryEntry, HistoryQuery};
+pub use lease::{Holder, Lease, LeaseDocument, LeaseRequest, LeasesDocument};
 pub use pool::{Counts, Pool, PoolDocument, PoolPort, PoolPortState};
 pub use reconcile::{Finding, ReconcileAction, Reconciliation, ReconciliationDocument, UnreachableRuntime};
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
+}

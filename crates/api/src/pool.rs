@@ -43,8 +43,11 @@ pub struct PoolPort {
     pub port: u16,
     /// Its state.
     pub state: PoolPortState,
-    /// The agent that holds or remembers it, `project/name`.
+    /// The agent that holds or remembers it, `project/name`; with `bare` the owner of a bare lease, which is no agent.
     pub agent: Option<String>,
+    /// Whether that is the owner of a bare lease.
+    #[serde(default)]
+    pub bare: bool,
     /// Its label in the lease.
     pub label: Option<String>,
     /// Since when it is in this state (RFC 3339).

@@ -18,7 +18,7 @@ use crate::clock;
 use crate::guards::Guards;
 use crate::home::Home;
 use crate::ledger::Ledger;
-use crate::model::AgentRecord;
+use crate::model::{AgentRecord, BareLease, Former};
 use crate::runtimes::Runtimes;
 use crate::view;
 
@@ -46,7 +46,8 @@ pub(crate) struct Core {
     /// Held by the one that looks for holders of the pool's ports.
     pub(crate) reviewing: tokio::sync::Mutex<()>,
     state: Mutex<State>,
-    locks: AgentLocks,
+    locks: Locks,
+    bare_locks: Locks,
 }
 
 /// All that the broker knows.
@@ -54,6 +55,10 @@ pub(crate) struct State {
     pub(crate) pool: PortPool,
     pub(crate) guards: Guards,
     pub(crate) agents: BTreeMap<AgentKey, AgentRecord>,
+    /// The leases of what the broker does not start itself, by their owners.
+    pub(crate) bare: BTreeMap<AgentKey, BareLease>,
+    /// What owners of such leases had that have none now.
+    pub(crate) former: BTreeMap<AgentKey, Former>,
     /// When the runtime was first found to have nothing of a lease.
     pub(crate) missing: HashMap<LeaseId, Moment>,
     /// The leases whose end is being waited for.
@@ -115,7 +120,8 @@ impl Core {
             shutdown: parts.shutdown,
             reviewing: tokio::sync::Mutex::default(),
             state: Mutex::new(parts.state),
-            locks: AgentLocks::default(),
+            locks: Locks::default(),
+            bare_locks: Locks::default(),
         }
     }
 
@@ -153,6 +159,11 @@ impl Core {
         self.locks.of(key).try_lock_owned().ok()
     }
 
+    /// Waits until no other operation on the bare lease of this owner is under way, and keeps others out.
+    pub(crate) async fn lock_bare(&self, owner: &AgentKey) -> OwnedMutexGuard<()> {
+        self.bare_locks.of(owner).lock_owned().await
+    }
+
     /// A new lease id: unique, and sorted by the time of its making.
     pub(crate) fn new_lease_id() -> LeaseId {
         LeaseId::new(&ulid::Ulid::generate().to_string())
@@ -182,6 +193,8 @@ impl State {
             pool,
             guards,
             agents: BTreeMap::new(),
+            bare: BTreeMap::new(),
+            former: BTreeMap::new(),
             missing: HashMap::new(),
             watched: HashSet::new(),
             warnings: BTreeMap::new(),
@@ -189,13 +202,13 @@ impl State {
     }
 }
 
-/// A lock for each agent on which an operation is under way or waits.
+/// A lock for each agent, or owner of a bare lease, on which an operation is under way or waits.
 #[derive(Default)]
-struct AgentLocks {
+struct Locks {
     locks: Mutex<HashMap<AgentKey, Weak<tokio::sync::Mutex<()>>>>,
 }
 
-impl AgentLocks {
+impl Locks {
     fn of(&self, key: &AgentKey) -> Arc<tokio::sync::Mutex<()>> {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lock) = locks.get(key).and_then(Weak::upgrade) {

@@ -5,7 +5,7 @@
 use std::error::Error;
 
 use api::Code;
-use pool::{AgentKey, Exhausted};
+use pool::{AgentKey, Exhausted, Owner};
 use runtime::{ErrorKind, RuntimeError};
 use serde_json::{Map, Value, json};
 
@@ -19,6 +19,8 @@ pub(crate) enum OperationError {
     Invalid { message: String, hint: Option<String> },
     #[error("there is no agent {key}")]
     NoSuchAgent { key: AgentKey, nearest: Option<AgentKey> },
+    #[error("{key} has no bare lease")]
+    NoSuchLease { key: AgentKey },
     #[error("the agent {key} does not run")]
     NotRunning { key: AgentKey },
     #[error("no ports for {owner}: {source}")]
@@ -49,6 +51,7 @@ impl OperationError {
         match self {
             Self::Invalid { .. } => Code::InvalidRequest,
             Self::NoSuchAgent { .. } => Code::NoSuchAgent,
+            Self::NoSuchLease { .. } => Code::NoSuchLease,
             Self::NotRunning { .. } => Code::NotRunning,
             Self::Exhausted { .. } => Code::PoolExhausted,
             Self::Conflict { .. } => Code::Conflict,
@@ -77,6 +80,10 @@ impl OperationError {
             Self::NoSuchAgent { nearest: None, .. } => {
                 Some("`berthold list -A` shows the agents that there are".to_owned())
             }
+            Self::NoSuchLease { key } => Some(format!(
+                "take one with `berthold lease {}`; `berthold leases -A` shows those that there are",
+                shown(key)
+            )),
             Self::NotRunning { key } => Some(format!("start it with `berthold start {}`", shown(key))),
             Self::Exhausted { source, .. } => Some(exhausted_hint(source)),
             Self::Conflict { hint, .. } => Some(hint.clone()),
@@ -98,6 +105,7 @@ impl OperationError {
             Self::NoSuchAgent { key, nearest } => {
                 json!({ "agent": key.to_string(), "nearest": nearest.as_ref().map(ToString::to_string) })
             }
+            Self::NoSuchLease { key } => json!({ "owner": key.to_string() }),
             Self::NotRunning { key } | Self::Ledger { key, .. } => json!({ "agent": key.to_string() }),
             Self::Exhausted { owner, source } => exhausted_details(owner, source),
             Self::Conflict { details, .. } => Value::Object(details.clone()),
@@ -139,12 +147,18 @@ fn exhausted_hint(exhausted: &Exhausted) -> String {
         );
     }
     match exhausted.holders.iter().max_by_key(|holder| holder.ports.len()) {
-        Some(holder) => format!(
-            "stop an agent that is no longer needed, such as `berthold stop {}` ({} ports), or widen \
-             `server.broker.port_pool.range` in the settings",
-            shown(holder.owner.key()),
-            holder.ports.len()
-        ),
+        Some(holder) => {
+            let (what, command) = match holder.owner {
+                Owner::Agent(_) => ("stop an agent", "stop"),
+                Owner::Bare(_) => ("release a lease", "release"),
+            };
+            format!(
+                "{what} that is no longer needed, such as `berthold {command} {}` ({} ports), or widen \
+                 `server.broker.port_pool.range` in the settings",
+                shown(holder.owner.key()),
+                holder.ports.len()
+            )
+        }
         None => "`berthold ports` shows who holds the others; ask for fewer ports, or choose another \
                  `server.broker.port_pool.range` in the settings"
             .to_owned(),

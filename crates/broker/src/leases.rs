@@ -13,6 +13,7 @@ use crate::core::Core;
 use crate::error::OperationError;
 use crate::ledger::{Change, LedgerError};
 use crate::model::{AgentRecord, Lease};
+use crate::reason;
 use crate::runtimes::Locality;
 
 impl Core {
@@ -29,7 +30,7 @@ impl Core {
         let (old, released_at) = (record.lease.take(), record.released_at.take());
         let former = std::mem::take(&mut record.former);
         let owner = Owner::Agent(record.key.clone());
-        let undo = Undo { owner: owner.clone(), old, former, released_at };
+        let undo = Undo { owner: owner.clone(), old, former, released_at, in_use: false };
         let since = clock::now();
         let exhausted =
             |source| OperationError::Exhausted { owner: record.key.to_string(), source: Box::new(source) };
@@ -39,7 +40,8 @@ impl Core {
 
         let mut changes = Vec::with_capacity(3);
         if let Some(old) = &undo.old {
-            changes.push(Change::Release { lease: old.id.clone() });
+            let reason = reason::STARTED_ANEW.to_owned();
+            changes.push(Change::Release { lease: old.id.clone(), at: since, reason });
         }
         changes.push(Change::Agent(Box::new(record.clone())));
         let lease = Lease { id: id.clone(), ports: ports.clone(), since };
@@ -88,7 +90,8 @@ impl Core {
         };
         let mut changes = Vec::with_capacity(2);
         if let Some(lease) = &ended {
-            changes.push(Change::Release { lease: lease.id.clone() });
+            let reason = reason::of(&record, &ending);
+            changes.push(Change::Release { lease: lease.id.clone(), at: now, reason });
         }
         changes.push(match ending {
             Ending::Forget => Change::Forget(record.key.clone()),
@@ -134,7 +137,7 @@ impl Core {
     }
 
     /// Chooses ports that nobody on this host holds, blocking those that somebody does.
-    async fn choose(
+    pub(crate) async fn choose(
         &self,
         id: &LeaseId,
         count: usize,
@@ -152,7 +155,7 @@ impl Core {
                 }
             };
             let (mut held, mut busy) = (BTreeMap::new(), Vec::new());
-            for port in &ports {
+            for port in ports.iter().filter(|port| !(undo.in_use && undo.had(**port))) {
                 if let Some(by) = unseen.get(port) {
                     held.insert(*port, by.clone());
                 } else if is_local && is_held(*port, undo.had(*port)).await {
@@ -168,7 +171,8 @@ impl Core {
         }
     }
 
-    fn undo(&self, undo: &Undo, new: &LeaseId) {
+    /// Gives the owner back what it had before `new` was chosen for it.
+    pub(crate) fn undo(&self, undo: &Undo, new: &LeaseId) {
         let (mut state, now) = (self.state(), clock::now());
         match &undo.old {
             Some(old) => state.pool.undo_exchange(&old.id, &old.ports, new, now),
@@ -179,7 +183,8 @@ impl Core {
         }
     }
 
-    fn tell_ports(&self, lease: &LeaseId, ports: &[Port]) {
+    /// Tells the listeners that a lease was granted or has ended.
+    pub(crate) fn tell_ports(&self, lease: &LeaseId, ports: &[Port]) {
         if !ports.is_empty() {
             let ports = ports.iter().map(|port| port.get()).collect();
             self.tell(api::Event::Pool { lease: Some(lease.to_string()), ports });
@@ -187,12 +192,14 @@ impl Core {
     }
 }
 
-/// What the agent had before, to give it back.
-struct Undo {
-    owner: Owner,
-    old: Option<Lease>,
-    former: Vec<Port>,
-    released_at: Option<Moment>,
+/// What the owner had before, to give it back.
+pub(crate) struct Undo {
+    pub(crate) owner: Owner,
+    pub(crate) old: Option<Lease>,
+    pub(crate) former: Vec<Port>,
+    pub(crate) released_at: Option<Moment>,
+    /// Whether the owner may be listening on what it has: those ports it keeps, held or not.
+    pub(crate) in_use: bool,
 }
 
 impl Undo {

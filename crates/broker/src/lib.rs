@@ -8,16 +8,18 @@
 //! | `spec`, `plan` | what a request means |
 //! | `launch`, `outcome` | one attempt to bring an agent up, and what came of it |
 //! | `leases` | takes and ends leases: pool, ledger, then the rest |
+//! | `bare`, `holding` | leases of what the broker does not start itself, also such as end with a process |
 //! | `blocked`, `holder`, `probe` | which ports others hold, and who they are |
 //! | `guards` | keeps idle ports from being taken by accident |
 //! | `reconcile`, `verdict` | makes ledger and runtime agree again; what is to be done for that |
 //! | `survey` | the same without doing it |
 //! | `watch` | knows at once when an agent ends |
-//! | `ledger` | the durable record |
+//! | `ledger`, `reason` | the durable record, and why leases ended |
 //! | `http` | the API on the Unix socket and on `listen` |
 //! | `home`, `lock` | where things are kept, and that only one broker keeps them |
 
 mod answer;
+mod bare;
 mod blocked;
 mod clock;
 mod core;
@@ -26,6 +28,7 @@ mod error;
 mod faults;
 mod guards;
 mod holder;
+mod holding;
 mod home;
 mod http;
 mod labels;
@@ -38,6 +41,7 @@ mod model;
 mod outcome;
 mod plan;
 mod probe;
+mod reason;
 mod reconcile;
 mod runtimes;
 mod serve;

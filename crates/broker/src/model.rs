@@ -1,8 +1,9 @@
-//! What the broker knows of an agent. Neither the wire nor the ledger: both have forms of their own.
+//! What the broker knows of an agent or a bare lease. Neither the wire nor the ledger: both have forms of their own.
 
 use std::collections::BTreeMap;
 
 use pool::{AgentKey, LeaseId, Moment, Port};
+use runtime::process::Identity;
 
 /// Everything that the broker knows of one agent.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,6 +36,34 @@ pub(crate) struct Lease {
     pub(crate) id: LeaseId,
     pub(crate) ports: Vec<Port>,
     pub(crate) since: Moment,
+}
+
+/// A lease of something that the broker does not start itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct BareLease {
+    /// The name of its owner, which is not an agent of that name.
+    pub(crate) key: AgentKey,
+    pub(crate) lease: Lease,
+    /// With which process it ends; none if it lives until it is released.
+    pub(crate) holder: Option<Holder>,
+}
+
+/// The process with which a bare lease ends.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Holder {
+    pub(crate) process: Identity,
+    /// What it runs, for people.
+    pub(crate) command: String,
+    /// Whether the ports are not remembered afterwards.
+    pub(crate) forget: bool,
+}
+
+/// What the owner of a bare lease had.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Former {
+    /// In label order.
+    pub(crate) ports: Vec<Port>,
+    pub(crate) released_at: Moment,
 }
 
 /// Where an agent is in its life.

@@ -60,6 +60,7 @@ impl Core {
                     let in_use: BTreeSet<String> =
                         self.state().agents.values().map(|agent| agent.runtime.clone()).collect();
                     self.reconcile_those(|name| in_use.contains(name)).await;
+                    self.settle_all_held().await;
                 }
             }
         }

@@ -170,6 +170,11 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
     for record in &running {
         core.watch(record);
     }
+    core.settle_all_held().await;
+    let held: Vec<_> = core.state().bare.values().cloned().collect();
+    for bare in &held {
+        core.watch_held(bare);
+    }
 
     let socket = bind_socket(core.home.socket())?;
     let reconciler = tokio::spawn(Arc::clone(&core).keep_reconciling());
@@ -220,10 +225,17 @@ fn enter(state: &mut State, contents: Contents) {
         }
         state.agents.insert(agent.key.clone(), agent);
     }
-    for (key, lease) in contents.bare {
-        if let Err(clash) = state.pool.reserve(lease.id, Owner::Bare(key), &lease.ports, lease.since) {
-            tracing::error!(%clash, "BUG: the ledger has a port in two leases");
+    for bare in contents.bare {
+        let (owner, lease) = (Owner::Bare(bare.key.clone()), &bare.lease);
+        if let Err(clash) = state.pool.reserve(lease.id.clone(), owner, &lease.ports, lease.since) {
+            tracing::error!(owner = %bare.key, %clash, "BUG: the ledger has a port in two leases");
+            continue;
         }
+        state.bare.insert(bare.key.clone(), bare);
+    }
+    for (key, former) in contents.former {
+        state.pool.remember(Owner::Bare(key.clone()), &former.ports, former.released_at);
+        state.former.insert(key, former);
     }
 }
 

@@ -8,7 +8,7 @@ use settings::Settings;
 
 use crate::clock;
 use crate::core::State;
-use crate::model::{AgentRecord, Stage};
+use crate::model::{AgentRecord, BareLease, Stage};
 
 /// Where the ports of an agent on the host's own network are.
 pub(crate) const HOST_NETWORK: &str = "host network";
@@ -47,13 +47,41 @@ pub(crate) fn agent(record: &AgentRecord, settings: &Settings) -> api::Agent {
     }
 }
 
+/// One bare lease.
+pub(crate) fn lease(bare: &BareLease, settings: &Settings) -> api::Lease {
+    let pool = settings.server.broker.port_pool.as_ref();
+    let (host_url, aliases) = (pool.and_then(|pool| pool.host_url.as_ref()), BTreeMap::new());
+    let (ports, label) = (&bare.lease.ports, |label: pool::Label| api::Label(label.to_string()));
+    let aliases = pool.map_or(&aliases, |pool| &pool.env_aliases);
+    api::Lease {
+        project: bare.key.project.to_string(),
+        name: bare.key.name.to_string(),
+        id: bare.lease.id.to_string(),
+        ports: environment::labelled(ports).map(|(name, port)| (label(name), port.get())).collect(),
+        urls: environment::urls(ports, host_url).into_iter().map(|(name, url)| (label(name), url)).collect(),
+        environment: environment::variables(&bare.key, ports, host_url, aliases).into_iter().collect(),
+        bind_address: pool.map(|pool| pool.bind_address.to_string()),
+        since: clock::shown(bare.lease.since),
+        holder: bare.holder.as_ref().map(|holder| api::Holder {
+            pid: holder.process.pid(),
+            start_time: holder.process.start_time().to_owned(),
+            boot_id: holder.process.boot_id().to_owned(),
+            command: holder.command.clone(),
+        }),
+    }
+}
+
 /// The pool; all ports, or those that are not free.
 pub(crate) fn pool(state: &State, settings: &Settings, all: bool, now: Moment) -> api::Pool {
     let Some(configured) = &settings.server.broker.port_pool else { return api::Pool::default() };
     let mut counts = api::Counts::default();
     let mut ports = Vec::new();
     for (number, port_state) in state.pool.ports(now) {
-        let port = port(number, &port_state);
+        let mut port = port(number, &port_state);
+        if let PortState::Leased { owner: pool::Owner::Bare(owner), .. } = &port_state {
+            let holder = state.bare.get(owner).and_then(|bare| bare.holder.as_ref());
+            port.detail = holder.map(|holder| format!("until process {} ends", holder.process.pid()));
+        }
         let count = match port.state {
             api::PoolPortState::Free => &mut counts.free,
             api::PoolPortState::Leased => &mut counts.leased,
@@ -95,6 +123,7 @@ fn port(number: pool::Port, state: &PortState<'_>) -> api::PoolPort {
         port: number.get(),
         state: Free,
         agent: None,
+        bare: false,
         label: None,
         since: None,
         detail: None,
@@ -102,6 +131,7 @@ fn port(number: pool::Port, state: &PortState<'_>) -> api::PoolPort {
     let mut held = |kind, owner: Option<&pool::Owner>, since: Moment| {
         port.state = kind;
         port.agent = owner.map(|owner| owner.key().to_string());
+        port.bare = matches!(owner, Some(pool::Owner::Bare(_)));
         port.since = (since != Moment::default()).then(|| clock::shown(since));
     };
     match state {
@@ -109,9 +139,6 @@ fn port(number: pool::Port, state: &PortState<'_>) -> api::PoolPort {
         PortState::Leased { owner, label, since, .. } => {
             held(Leased, Some(owner), *since);
             port.label = Some(label.to_string());
-            if let pool::Owner::Bare(_) = owner {
-                port.detail = Some("a lease without an agent".to_owned());
-            }
         }
         PortState::Remembered { owner, since } => held(Remembered, Some(owner), *since),
         PortState::Cooling { owner, since, until } => {

@@ -130,7 +130,8 @@ pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Argumen
 
 /// What to say of a command that stands where it is not expected, as it would with Docker.
 fn missing_dashes(error: &clap::Error, typed: &[OsString]) -> Option<String> {
-    let takes_command = ["start", "exec"].iter().find(|name| typed.iter().any(|word| word == *name))?;
+    let takes_command =
+        ["start", "exec", "run"].iter().find(|name| typed.iter().any(|word| word == *name))?;
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
     let is_word = error.kind() == ErrorKind::UnknownArgument && !word.starts_with('-');
     (is_word && !typed.iter().any(|word| word == "--"))
@@ -213,6 +214,7 @@ mod tests {
         insta::assert_snapshot!(refused("show"), @"the following required arguments were not provided: <NAME> (`berthold --help` shows what can be typed)");
         insta::assert_snapshot!(refused("stop"), @"the following required arguments were not provided: <NAME>... (`berthold --help` shows what can be typed)");
         insta::assert_snapshot!(refused("stop dev --all"), @"the argument '[NAME]...' cannot be used with '--all' (`berthold --help` shows what can be typed)");
+        insta::assert_snapshot!(refused("run dev ls"), @"unexpected argument 'ls' found (`berthold --help` shows what can be typed)");
         insta::assert_snapshot!(refused("exec dev ls"), @"unexpected argument 'ls' found (`berthold --help` shows what can be typed)");
         insta::assert_snapshot!(refused("start dev --wait=soon"), @"invalid value 'soon' for '--wait[=<DURATION>]': a duration is written like 30s, 1m30s or 500ms (`berthold --help` shows what can be typed)");
     }

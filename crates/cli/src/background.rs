@@ -141,6 +141,8 @@ fn open_log(path: &Path) -> io::Result<File> {
 fn spawn(context: &Context, log: File) -> io::Result<Child> {
     let mut command = Command::new(env::current_exe()?);
     command.args(["serve", "--background"]);
+    // Where this is called by what `berthold run` started: the broker is no part of that.
+    command.env_remove(pool::environment::LEASE_VARIABLE);
     if let Some(settings) = context.settings_file() {
         command.arg("--settings").arg(settings);
     }

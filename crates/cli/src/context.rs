@@ -45,6 +45,11 @@ impl Context {
         names::agent(&self.project, typed)
     }
 
+    /// The owner of a bare lease that is meant by `typed`.
+    pub(crate) fn owner(&self, typed: &str) -> Result<AgentKey, CliError> {
+        names::owner(&self.project, typed)
+    }
+
     /// Where the command was started.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory

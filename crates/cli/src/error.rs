@@ -157,7 +157,7 @@ impl CliError {
 fn exit_code(code: Code) -> u8 {
     match code {
         Code::InvalidRequest | Code::InvalidSettings | Code::Unsupported => 2,
-        Code::NoSuchAgent => 3,
+        Code::NoSuchAgent | Code::NoSuchLease => 3,
         Code::PoolExhausted => 4,
         Code::BrokerUnreachable => 5,
         Code::RuntimeUnreachable | Code::RuntimeFailed => 6,
@@ -237,6 +237,7 @@ mod tests {
             (Code::InvalidSettings, 2),
             (Code::Unsupported, 2),
             (Code::NoSuchAgent, 3),
+            (Code::NoSuchLease, 3),
             (Code::PoolExhausted, 4),
             (Code::BrokerUnreachable, 5),
             (Code::RuntimeUnreachable, 6),

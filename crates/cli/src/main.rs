@@ -6,7 +6,8 @@
 //! | `commands` | what each command does, a file each |
 //! | `demo` | the main job in one go |
 //! | `context`, `background` | the way to the broker, which is started if need be |
-//! | `output`, `table`, `view`, `progress` | what people and programs see |
+//! | `output`, `table`, `view`, `lease_formats`, `progress` | what people and programs see |
+//! | `job` | a child in the foreground |
 //! | `error` | what went wrong, and the exit code |
 
 mod age;
@@ -18,6 +19,8 @@ mod context;
 mod demo;
 mod duration;
 mod error;
+mod job;
+mod lease_formats;
 mod names;
 mod output;
 mod progress;

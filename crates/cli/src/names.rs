@@ -15,12 +15,21 @@ pub(crate) fn project(typed: Option<&str>) -> Result<Name, CliError> {
 
 /// The agent that is meant by `typed` in `project`.
 pub(crate) fn agent(project: &Name, typed: &str) -> Result<AgentKey, CliError> {
+    named("agent", project, typed)
+}
+
+/// The owner of a bare lease that is meant by `typed` in `project`.
+pub(crate) fn owner(project: &Name, typed: &str) -> Result<AgentKey, CliError> {
+    named("owner", project, typed)
+}
+
+fn named(what: &str, project: &Name, typed: &str) -> Result<AgentKey, CliError> {
     let (project, name) = match typed.split_once('/') {
         None => (project.clone(), typed),
         Some((project, name)) => (Name::new(project).map_err(|error| wrong("project", "", &error))?, name),
     };
     let prefix = &typed[..typed.len() - name.len()];
-    let name = Name::new(name).map_err(|error| wrong("agent", prefix, &error))?;
+    let name = Name::new(name).map_err(|error| wrong(what, prefix, &error))?;
     Ok(AgentKey::new(project, name))
 }
 

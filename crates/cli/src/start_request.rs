@@ -46,7 +46,8 @@ pub(crate) fn meant(typed: StartArguments, around: &Surroundings<'_>) -> Result<
 }
 
 impl Surroundings<'_> {
-    fn env(&self, text: &str) -> Result<(String, String), CliError> {
+    /// The variable that was typed as `NAME=VALUE`, or as a name alone whose value is one's own.
+    pub(crate) fn env(&self, text: &str) -> Result<(String, String), CliError> {
         match text.split_once('=') {
             Some(("", _)) => Err(CliError::usage(format!("the variable `{text}` has no name"))),
             Some((name, value)) => Ok((name.to_owned(), value.to_owned())),

@@ -1,6 +1,8 @@
-//! How an agent is shown, wherever it is shown.
+//! How an agent, or a lease, is shown, wherever it is shown.
 
-use api::{Agent, AgentState};
+use std::collections::BTreeMap;
+
+use api::{Agent, AgentState, Label};
 use jiff::Timestamp;
 use owo_colors::AnsiColors;
 
@@ -43,8 +45,13 @@ pub(crate) fn since(agent: &Agent, now: Timestamp) -> Option<String> {
 
 /// Its ports with their URLs, a line each.
 pub(crate) fn port_lines(agent: &Agent) -> Vec<String> {
-    let width = agent.ports.keys().map(|label| label.0.len()).max().unwrap_or(0);
-    let lines = agent.ports.iter().map(|(label, port)| match agent.urls.get(label) {
+    labelled(&agent.ports, &agent.urls)
+}
+
+/// Ports with their URLs, a line each.
+pub(crate) fn labelled(ports: &BTreeMap<Label, u16>, urls: &BTreeMap<Label, String>) -> Vec<String> {
+    let width = ports.keys().map(|label| label.0.len()).max().unwrap_or(0);
+    let lines = ports.iter().map(|(label, port)| match urls.get(label) {
         Some(url) => format!("{label:<width$}  {port:<5}  {url}"),
         None => format!("{label:<width$}  {port}"),
     });
@@ -77,11 +84,9 @@ pub(crate) fn warn(agent: &Agent, output: &Output) {
 
 #[cfg(test)]
 pub(crate) mod samples {
-    //! Agents to be shown in tests.
+    //! Agents and leases to be shown in tests.
 
-    use std::collections::BTreeMap;
-
-    use api::Label;
+    use api::Lease;
 
     use super::*;
 
@@ -113,6 +118,28 @@ pub(crate) mod samples {
             former_ports: Vec::new(),
             warnings: Vec::new(),
             reason: None,
+        }
+    }
+
+    /// A bare lease of two ports.
+    pub(crate) fn lease() -> Lease {
+        let Agent { ports, urls, .. } = running();
+        let variables = [
+            ("AVAILABLE_LOCALHOST_PORT_A", "8000"),
+            ("AVAILABLE_LOCALHOST_PORT_B", "8001"),
+            ("BERTHOLD_AGENT", "shop/db"),
+            ("PORT", "8000"),
+        ];
+        Lease {
+            project: "shop".into(),
+            name: "db".into(),
+            id: "01J".into(),
+            ports,
+            urls,
+            environment: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            bind_address: Some("127.0.0.1".into()),
+            since: "2026-11-23T09:00:00Z".into(),
+            holder: None,
         }
     }
 

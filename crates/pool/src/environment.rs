@@ -11,6 +11,10 @@ pub const URL_PREFIX: &str = "AVAILABLE_LOCALHOST_URL_";
 /// The agent's `project/name`.
 pub const AGENT_VARIABLE: &str = "BERTHOLD_AGENT";
 
+/// What `berthold run` starts has the id of its lease here, and so has all that is started by that: by this the broker tells whether
+/// anything of it is left.
+pub const LEASE_VARIABLE: &str = "BERTHOLD_LEASE";
+
 /// Variables that start so are Berthold's own: a caller's are refused.
 pub const RESERVED_PREFIXES: [&str; 2] = ["AVAILABLE_LOCALHOST_", "BERTHOLD_"];
 

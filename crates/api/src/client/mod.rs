@@ -8,6 +8,7 @@ mod call;
 mod connection;
 mod endpoint;
 mod error;
+mod leases;
 mod sse;
 
 use std::time::Duration;
@@ -24,8 +25,9 @@ use tokio_util::codec::Framed;
 
 use crate::exec::{FrameCodec, PROTOCOL};
 use crate::{
-    Agent, AgentDocument, AgentsDocument, Broker, BrokerDocument, Event, Events, ExecRequest, Pool,
-    PoolDocument, Reconciliation, ReconciliationDocument, RestartRequest, StartRequest, StopRequest,
+    Agent, AgentDocument, AgentsDocument, Broker, BrokerDocument, Event, Events, ExecRequest,
+    HistoryDocument, HistoryQuery, Pool, PoolDocument, Reconciliation, ReconciliationDocument,
+    RestartRequest, StartRequest, StopRequest,
 };
 use call::Call;
 pub use endpoint::{Endpoint, EndpointError};
@@ -101,6 +103,22 @@ impl Client {
         let call = Call::new(Method::POST, &["v1", "reconcile"]).unlimited();
         let call = if dry_run { call.query("dry_run", "true") } else { call };
         Ok(self.document::<ReconciliationDocument>(&call).await?.reconciliation)
+    }
+
+    /// Who held which port when.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn history(&self, query: &HistoryQuery) -> Result<HistoryDocument, ClientError> {
+        let mut call = Call::new(Method::GET, &["v1", "history"]);
+        let (port, limit) = (query.port.map(|it| it.to_string()), query.limit.map(|it| it.to_string()));
+        let pairs = [("port", &port), ("agent", &query.agent), ("since", &query.since), ("limit", &limit)];
+        for (name, value) in pairs {
+            if let Some(value) = value {
+                call = call.query(name, value);
+            }
+        }
+        self.document(&call).await
     }
 
     /// The agents of a project, or all, by project and name.

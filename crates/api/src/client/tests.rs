@@ -110,6 +110,19 @@ async fn stopping_and_deleting_what_is_not_there_is_no_error() {
 }
 
 #[tokio::test]
+async fn a_release_may_name_the_lease_and_the_history_what_is_wanted() {
+    let broker = Canned::new(vec!["HTTP/1.1 204 No Content\r\n\r\n".into()]);
+    assert_eq!(broker.client.release("shop", "db", Some("01J"), true).await.unwrap(), None);
+    let asked = broker.asked();
+    assert!(asked.starts_with("DELETE /v1/leases/shop/db?lease=01J&force=true HTTP/1.1\r\n"), "{asked}");
+    let broker = Canned::json("200 OK", r#"{"history":[],"more":false}"#);
+    let query = HistoryQuery { port: Some(8000), agent: Some("shop/db".into()), ..HistoryQuery::default() };
+    assert_eq!(broker.client.history(&query).await.unwrap(), HistoryDocument::default());
+    let asked = broker.asked();
+    assert!(asked.starts_with("GET /v1/history?port=8000&agent=shop%2Fdb HTTP/1.1\r\n"), "{asked}");
+}
+
+#[tokio::test]
 async fn a_problem_keeps_its_code_hint_and_details() {
     let problem = r#"{"type":"about:blank","title":"Conflict","status":409,"detail":"no ports","code":"pool_exhausted",
         "hint":"stop one","details":{"size":3}}"#;

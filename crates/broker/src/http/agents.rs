@@ -23,11 +23,18 @@ use crate::model::AgentRecord;
 use crate::spec::invalid;
 use crate::view;
 
-/// Which agents are wanted.
+/// Which agents, or leases, are wanted.
 #[derive(Deserialize, IntoParams)]
 pub(super) struct Filter {
     /// Only those of this project.
     project: Option<String>,
+}
+
+impl Filter {
+    /// The project, if one was named.
+    pub(super) fn project(&self) -> Result<Option<Name>, OperationError> {
+        self.project.as_deref().map(name).transpose()
+    }
 }
 
 type Parts = (String, String);
@@ -39,8 +46,7 @@ pub(super) async fn list(
     State(core): State<Arc<Core>>,
     filter: Result<Query<Filter>, QueryRejection>,
 ) -> Result<Json<AgentsDocument>, Refusal> {
-    let Query(filter) = filter?;
-    let project = filter.project.as_deref().map(name).transpose()?;
+    let project = filter?.0.project()?;
     let state = core.state();
     let wanted =
         state.agents.values().filter(|record| project.as_ref().is_none_or(|it| *it == record.key.project));
@@ -147,7 +153,7 @@ pub(super) struct Grace {
 }
 
 /// Runs an operation as a task of its own, so that it goes on when the caller hangs up.
-async fn operate<T: Send + 'static>(
+pub(super) async fn operate<T: Send + 'static>(
     core: &Arc<Core>,
     operation: impl Future<Output = Result<T, OperationError>> + Send + 'static,
 ) -> Result<T, OperationError> {
@@ -163,7 +169,8 @@ pub(super) fn key(path: Result<Path<Parts>, PathRejection>) -> Result<AgentKey, 
     Ok(AgentKey::new(name(&project)?, name(&agent)?))
 }
 
-fn name(text: &str) -> Result<Name, OperationError> {
+/// The name that was given.
+pub(super) fn name(text: &str) -> Result<Name, OperationError> {
     Name::new(text).map_err(|error| {
         let hint = error.suggestion.as_ref().map(|name| format!("did you mean `{name}`?"));
         invalid(error.to_string(), hint)

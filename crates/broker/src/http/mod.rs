@@ -6,6 +6,8 @@
 mod agents;
 mod auth;
 mod exec;
+mod history;
+mod leases;
 mod problem;
 mod streams;
 mod system;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware;
+use axum::routing::get;
 use tokio::net::{TcpListener, UnixListener};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -28,7 +31,7 @@ use crate::core::Core;
         description = "Runs coding agents and gives each its own host ports. Errors are RFC 9457 problem documents with a stable `code`."
     ),
     components(schemas(api::Problem, api::Event, api::ErrorDocument)),
-    tags((name = "agents"), (name = "pool"), (name = "broker"))
+    tags((name = "agents"), (name = "leases"), (name = "pool"), (name = "broker"))
 )]
 struct Described;
 
@@ -43,10 +46,14 @@ fn routes() -> OpenApiRouter<Arc<Core>> {
         .routes(routes!(agents::show, agents::start, agents::delete))
         .routes(routes!(agents::stop))
         .routes(routes!(agents::restart))
+        .routes(routes!(leases::list))
+        .routes(routes!(leases::show, leases::grant, leases::release))
+        .route("/v1/leases/{owner}", get(leases::show).put(leases::grant).delete(leases::release))
         .routes(routes!(streams::logs))
         .routes(routes!(exec::exec))
         .routes(routes!(streams::events))
         .routes(routes!(system::pool))
+        .routes(routes!(history::history))
         .routes(routes!(system::broker))
         .routes(routes!(system::reconcile))
         .routes(routes!(system::shutdown))

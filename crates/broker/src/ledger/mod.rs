@@ -1,7 +1,8 @@
 //! The broker's durable record of leases and agents: one SQLite file in the broker's home.
 //!
-//! **Layout.** `schema.sql`: a row a lease, a row a port that a lease holds, a row an agent. The database itself forbids
-//! that a port is in two leases and that an owner has two leases.
+//! **Layout.** `schema/1.sql` and what follows it: a row a lease, a row a port that a lease holds, a row an agent, a row for
+//! each owner of a bare lease that was released (the latest of them, see `bare`), and the history (see `history`). The database itself forbids that a port is in
+//! two leases and that an owner has two leases.
 //!
 //! **Order.** Everything that changes is sent to one writer thread, which commits in the order of arrival. What waits when
 //! it comes round is committed together, each transaction in a savepoint of its own: many leases cost few flushes,
@@ -9,34 +10,41 @@
 //! `synchronous=FULL`).
 //!
 //! **After a crash.** SQLite replays or drops the last commit as a whole. A file that is no sound database is kept beside the
-//! new one under another name, and the broker rebuilds from the labels of what runs. A file from a newer version is left alone.
+//! new one under another name, and the broker rebuilds from the labels of what runs. A file from a newer version is left alone;
+//! one from an older version is brought up to date in one transaction.
 //!
 //! **Limits.** One process a file; the broker's lock sees to that. A full disk fails the change, not the broker.
 
+mod history;
 mod open;
 mod rows;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-use pool::{AgentKey, LeaseId, Owner};
+use pool::{AgentKey, LeaseId, Moment, Owner};
 
+pub(crate) use history::{Held, Question, read as read_history};
 pub(crate) use open::{OpenError, open};
 pub(crate) use writer::Ledger;
 
-use crate::model::{AgentRecord, Lease};
+use crate::model::{AgentRecord, BareLease, Former, Holder, Lease};
 
 /// One step of a transaction.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     /// Enters a lease with its owner.
     Grant { owner: Owner, lease: Lease },
-    /// Ends a lease; nothing happens if it ended before.
-    Release { lease: LeaseId },
+    /// Enters with which process a bare lease ends.
+    Hold { lease: LeaseId, holder: Holder },
+    /// Ends a lease, for that reason; nothing happens if it ended before.
+    Release { lease: LeaseId, at: Moment, reason: String },
     /// Writes what is known of an agent, its lease apart.
     Agent(Box<AgentRecord>),
     /// Forgets an agent.
     Forget(AgentKey),
+    /// Writes which ports the owner of a bare lease had, or forgets it.
+    Former { owner: AgentKey, former: Option<Former> },
 }
 
 /// All that the ledger holds.
@@ -45,7 +53,9 @@ pub(crate) struct Contents {
     /// The agents, with the leases that they hold.
     pub(crate) agents: Vec<AgentRecord>,
     /// The leases of owners that are no agents.
-    pub(crate) bare: Vec<(AgentKey, Lease)>,
+    pub(crate) bare: Vec<BareLease>,
+    /// The ports that such owners had.
+    pub(crate) former: Vec<(AgentKey, Former)>,
 }
 
 /// The ledger could not be written. Nothing of the transaction was recorded.

@@ -9,9 +9,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{Contents, rows};
 
+/// The steps from an empty file to the present schema: the first makes version 1 of it, each further one the next version.
+const STEPS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 /// The schema version that this broker writes.
-const VERSION: i64 = 1;
-const SCHEMA: &str = include_str!("schema.sql");
+const VERSION: i64 = STEPS.len() as i64;
 
 /// A damaged ledger that was set aside.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -88,11 +89,8 @@ fn try_open(path: &Path) -> Result<(Connection, Contents), Trouble> {
     if verdict != "ok" {
         return Err(Trouble::Damaged(verdict));
     }
-    if version == 0 {
-        let transaction = connection.transaction().map_err(trouble)?;
-        transaction.execute_batch(SCHEMA).map_err(trouble)?;
-        transaction.pragma_update(None, "user_version", VERSION).map_err(trouble)?;
-        transaction.commit().map_err(trouble)?;
+    if version < VERSION {
+        migrate(&mut connection, version).map_err(trouble)?;
     }
     // A row that does not read is damage too: the pages are sound, but what they say is not.
     let contents = rows::load(&connection).map_err(|error| match error {
@@ -100,6 +98,16 @@ fn try_open(path: &Path) -> Result<(Connection, Contents), Trouble> {
         other => Trouble::Damaged(other.to_string()),
     })?;
     Ok((connection, contents))
+}
+
+/// Takes the schema from `version` to the present one, wholly or not at all.
+fn migrate(connection: &mut Connection, version: i64) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    for step in STEPS.into_iter().skip(usize::try_from(version).unwrap_or_default()) {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
 }
 
 /// Makes the file, for its owner alone, before SQLite would make it for all: it holds the variables of agents. SQLite gives its

@@ -3,8 +3,8 @@
 use pool::{AgentKey, LeaseId, Moment, Name, Owner, Port};
 use rusqlite::{Connection, Row, named_params};
 
-use super::{Change, Contents};
-use crate::model::{AgentRecord, Lease, Stage, join_ports, split_ports};
+use super::{Change, Contents, history};
+use crate::model::{AgentRecord, BareLease, Former, Lease, Stage, join_ports, split_ports};
 
 /// The rows do not say anything that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,13 +33,33 @@ pub(super) fn load(connection: &Connection) -> Result<Contents, LoadError> {
         let ports = ports(connection, &id)?;
         let lease = Lease { id, ports, since: Moment(row.get("granted_at")?) };
         if row.get::<_, String>("kind")? == "bare" {
-            contents.bare.push((key, lease));
+            let holder: Option<String> = row.get("holder")?;
+            let wrong = |text: &str| LoadError::Value {
+                row: format!("lease {}", lease.id),
+                column: "holder",
+                value: text.to_owned(),
+            };
+            let holder =
+                holder.map(|text| serde_json::from_str(&text).map_err(|_| wrong(&text))).transpose()?;
+            contents.bare.push(BareLease { key, lease, holder });
             continue;
         }
         match contents.agents.iter_mut().find(|agent| agent.key == key) {
             Some(agent) => agent.lease = Some(lease),
             None => return Err(LoadError::Ownerless { lease: lease.id, owner: key }),
         }
+    }
+    let mut statement = connection.prepare("SELECT * FROM former ORDER BY project, name")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (key, ports): (_, String) = (key(row)?, row.get("ports")?);
+        let wrong =
+            || LoadError::Value { row: format!("lease {key}"), column: "ports", value: ports.clone() };
+        let former = Former {
+            ports: split_ports(&ports).ok_or_else(wrong)?,
+            released_at: Moment(row.get("released_at")?),
+        };
+        contents.former.push((key, former));
     }
     Ok(contents)
 }
@@ -48,23 +68,39 @@ pub(super) fn load(connection: &Connection) -> Result<Contents, LoadError> {
 pub(super) fn apply(connection: &Connection, change: &Change) -> rusqlite::Result<()> {
     match change {
         Change::Grant { owner, lease } => grant(connection, owner, lease),
-        Change::Release { lease } => {
-            connection.prepare_cached("DELETE FROM leases WHERE id = ?1")?.execute([lease.as_str()]).map(drop)
+        Change::Hold { lease, holder } => connection
+            .prepare_cached("UPDATE leases SET holder = ?2 WHERE id = ?1")?
+            .execute((lease.as_str(), json(holder)?))
+            .map(drop),
+        Change::Release { lease, at, reason } => {
+            connection.prepare_cached("DELETE FROM leases WHERE id = ?1")?.execute([lease.as_str()])?;
+            history::end(connection, lease, *at, reason)
         }
         Change::Agent(agent) => put_agent(connection, agent),
         Change::Forget(key) => connection
             .prepare_cached("DELETE FROM agents WHERE project = ?1 AND name = ?2")?
             .execute([key.project.as_str(), key.name.as_str()])
             .map(drop),
+        Change::Former { owner, former: Some(former) } => connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO former (project, name, ports, released_at) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute((
+                owner.project.as_str(),
+                owner.name.as_str(),
+                join_ports(&former.ports),
+                former.released_at.0,
+            ))
+            .map(drop),
+        Change::Former { owner, former: None } => connection
+            .prepare_cached("DELETE FROM former WHERE project = ?1 AND name = ?2")?
+            .execute([owner.project.as_str(), owner.name.as_str()])
+            .map(drop),
     }
 }
 
 fn grant(connection: &Connection, owner: &Owner, lease: &Lease) -> rusqlite::Result<()> {
-    let kind = match owner {
-        Owner::Agent(_) => "agent",
-        Owner::Bare(_) => "bare",
-    };
-    let key = owner.key();
+    let (key, kind) = (owner.key(), kind(owner));
     connection
         .prepare_cached(
             "INSERT INTO leases (id, kind, project, name, granted_at) VALUES (:id, :kind, :project, :name, :at)",
@@ -78,12 +114,23 @@ fn grant(connection: &Connection, owner: &Owner, lease: &Lease) -> rusqlite::Res
     for (place, port) in (0_u32..).zip(&lease.ports) {
         insert.execute((port.get(), lease.id.as_str(), place))?;
     }
-    Ok(())
+    history::begin(connection, owner, lease)
+}
+
+/// The kind of an owner, as rows have it.
+pub(super) fn kind(owner: &Owner) -> &'static str {
+    match owner {
+        Owner::Agent(_) => "agent",
+        Owner::Bare(_) => "bare",
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
 fn put_agent(connection: &Connection, agent: &AgentRecord) -> rusqlite::Result<()> {
-    let json = |error: serde_json::Error| rusqlite::Error::ToSqlConversionFailure(Box::new(error));
-    let spec = agent.spec.as_ref().map(serde_json::to_string).transpose().map_err(json)?;
+    let spec = agent.spec.as_ref().map(json).transpose()?;
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO agents (project, name, runtime, state, spec, container, published, former,
@@ -105,7 +152,7 @@ fn put_agent(connection: &Connection, agent: &AgentRecord) -> rusqlite::Result<(
             ":ended_at": agent.ended_at.map(|at| at.0),
             ":exit_code": agent.exit_code,
             ":reason": agent.reason,
-            ":warnings": serde_json::to_string(&agent.warnings).map_err(json)?,
+            ":warnings": json(&agent.warnings)?,
         })
         .map(drop)
 }

@@ -5,7 +5,7 @@ use pool::{LeaseId, Moment, Owner, Port};
 
 use super::open::Damage;
 use super::*;
-use crate::model::{AgentRecord, Lease};
+use crate::model::{AgentRecord, BareLease, Former, Holder, Lease};
 
 fn lease(id: &str, ports: &[u16]) -> Lease {
     let ports = ports.iter().map(|number| Port::new(*number).unwrap()).collect();
@@ -19,6 +19,10 @@ fn agent(key: &str) -> AgentRecord {
 fn granted(record: &AgentRecord, lease: &Lease) -> Vec<Change> {
     let owner = Owner::Agent(record.key.clone());
     vec![Change::Agent(Box::new(record.clone())), Change::Grant { owner, lease: lease.clone() }]
+}
+
+fn release(id: &str) -> Change {
+    Change::Release { lease: LeaseId::new(id), at: Moment(9), reason: "done".to_owned() }
 }
 
 fn start(path: &Path) -> (Ledger, Contents, Option<Damage>) {
@@ -36,14 +40,29 @@ async fn what_was_recorded_is_read_again() {
     record.former = vec![Port::MAX];
     record.warnings = vec!["a \"quoted\" one".to_owned()];
     ledger.record(granted(&record, &lease("l1", &[8001, 8000]))).on_disk().await.unwrap();
-    let bare =
-        Change::Grant { owner: Owner::Bare("default/db".parse().unwrap()), lease: lease("l2", &[9000]) };
-    ledger.record(vec![bare]).on_disk().await.unwrap();
+    let bare = |name: &str| name.parse::<AgentKey>().unwrap();
+    let grant = Change::Grant { owner: Owner::Bare(bare("default/db")), lease: lease("l2", &[9000]) };
+    let had = Former { ports: vec![Port::MAX, Port::MIN], released_at: Moment(7) };
+    let former =
+        |name: &str, former: Option<&Former>| Change::Former { owner: bare(name), former: former.cloned() };
+    let held = Holder {
+        process: runtime::process::Identity::current().unwrap(),
+        command: "make test".to_owned(),
+        forget: true,
+    };
+    let hold = Change::Hold { lease: LeaseId::new("l2"), holder: held.clone() };
+    let remember = vec![grant, hold, former("default/old", Some(&had)), former("default/older", Some(&had))];
+    ledger.record(remember).on_disk().await.unwrap();
+    ledger.record(vec![former("default/older", None)]).on_disk().await.unwrap();
 
     let (_, contents, damage) = start(&path);
     record.lease = Some(lease("l1", &[8001, 8000]));
     assert_eq!(contents.agents, [record]);
-    assert_eq!(contents.bare, [("default/db".parse().unwrap(), lease("l2", &[9000]))]);
+    assert_eq!(
+        contents.bare,
+        [BareLease { key: bare("default/db"), lease: lease("l2", &[9000]), holder: Some(held) }]
+    );
+    assert_eq!(contents.former, [(bare("default/old"), had)]);
     assert_eq!(damage, None);
 }
 
@@ -81,9 +100,14 @@ async fn one_transaction_exchanges_a_lease_for_its_successor() {
     let path = home.path().join("ledger.db");
     let (ledger, ..) = start(&path);
     ledger.record(granted(&agent("default/a"), &lease("l1", &[8000]))).on_disk().await.unwrap();
-    let mut exchange = vec![Change::Release { lease: LeaseId::new("l1") }];
+    let mut exchange = vec![release("l1")];
     exchange.extend(granted(&agent("default/a"), &lease("l2", &[8000])));
     ledger.record(exchange).on_disk().await.unwrap();
+    // Before another writer starts, to whom the end would be decades ago.
+    let question = Question { port: Port::new(8000), owner: None, since: None, limit: 10 };
+    let history = read_history(&path, &question).unwrap();
+    let ends: Vec<_> = history.iter().map(|it| (it.lease.as_str(), it.until, it.reason.as_deref())).collect();
+    assert_eq!(ends, [("l2", None, None), ("l1", Some(Moment(9)), Some("done"))]);
     let (_, contents, _) = start(&path);
     assert_eq!(contents.agents[0].lease, Some(lease("l2", &[8000])));
 }
@@ -153,6 +177,54 @@ fn a_ledger_of_a_newer_version_is_left_alone() {
     rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = fs::read(&path).unwrap();
     let error = open(&path).unwrap_err().to_string();
-    assert!(error.ends_with("has schema version 99, but this berthold knows only up to 1"), "{error}");
+    assert!(error.ends_with("has schema version 99, but this berthold knows only up to 2"), "{error}");
     assert!(fs::read(&path).unwrap() == before, "the file is as it was");
+}
+
+/// A ledger as version 1 wrote it, with an agent that runs, one that is stopped, and a bare lease.
+fn version_1(path: &Path) {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    connection.execute_batch(include_str!("schema/1.sql")).unwrap();
+    let rows = "INSERT INTO agents (project, name, runtime, state, former, warnings)
+             VALUES ('default', 'dev', 'process', 'running', '', '[]'),
+                    ('shop', 'web', 'process', 'stopped', '8004-8003', '[]');
+         INSERT INTO leases (id, kind, project, name, granted_at)
+             VALUES ('l1', 'agent', 'default', 'dev', 1), ('l2', 'bare', 'default', 'db', 1);
+         INSERT INTO ports (port, lease, place) VALUES (8001, 'l1', 0), (8000, 'l1', 1), (8002, 'l2', 0);";
+    connection.execute_batch(rows).unwrap();
+    connection.pragma_update(None, "user_version", 1).unwrap();
+}
+
+#[tokio::test]
+async fn a_ledger_of_version_1_is_brought_up_to_date_without_loss() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("ledger.db");
+    version_1(&path);
+    for _ in 0..2 {
+        let (ledger, contents, damage) = start(&path);
+        assert_eq!(damage, None);
+        let agents: Vec<_> =
+            contents.agents.iter().map(|agent| (agent.key.to_string(), agent.lease.clone())).collect();
+        let dev = Some(lease("l1", &[8001, 8000]));
+        assert_eq!(agents, [("default/dev".to_owned(), dev), ("shop/web".to_owned(), None)]);
+        assert_eq!(contents.agents[1].former, lease("", &[8004, 8003]).ports);
+        assert_eq!(contents.bare[0].lease, lease("l2", &[8002]));
+        ledger.record(vec![release("none")]).on_disk().await.unwrap();
+        let question = Question { port: None, owner: None, since: None, limit: 10 };
+        let history = read_history(&path, &question).unwrap();
+        let held: Vec<_> = history.iter().map(|it| (it.port.get(), it.owner.to_string(), it.place)).collect();
+        let owned = |port, owner: &str, place| (port, owner.to_owned(), place);
+        let expected = [
+            owned(8002, "lease default/db", 0),
+            owned(8000, "default/dev", 1),
+            owned(8001, "default/dev", 0),
+        ];
+        assert_eq!(held, expected, "what is held already is in the history");
+        assert!(history.iter().all(|it| it.since == Moment(1) && it.until.is_none()));
+    }
+    let version: i64 = rusqlite::Connection::open(&path)
+        .unwrap()
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(version, 2);
 }

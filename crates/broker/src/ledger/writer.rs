@@ -7,7 +7,8 @@ use std::thread;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Change, LedgerError, rows};
+use super::{Change, LedgerError, history, rows};
+use crate::clock;
 
 /// The most transactions that are committed together. More wait for the next round.
 const MAX_BATCH: usize = 512;
@@ -69,6 +70,8 @@ impl Recorded {
 }
 
 fn write(connection: Connection, mut jobs: mpsc::UnboundedReceiver<Job>, flushes: &AtomicU64) {
+    prune(&connection);
+    let mut granted = 0;
     while let Some(first) = jobs.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < MAX_BATCH
@@ -82,9 +85,15 @@ fn write(connection: Connection, mut jobs: mpsc::UnboundedReceiver<Job>, flushes
         };
         after_commit();
         flushes.fetch_add(1, Ordering::Relaxed);
+        let is_grant = |change: &&Change| matches!(change, Change::Grant { .. });
         for (job, result) in batch.into_iter().zip(results) {
+            granted += job.changes.iter().filter(is_grant).count();
             // A caller that has gone no longer wants to know.
             drop(job.done.send(result));
+        }
+        if granted >= history::PRUNED_EVERY {
+            prune(&connection);
+            granted = 0;
         }
     }
     if let Err((_, error)) = connection.close() {
@@ -102,6 +111,15 @@ const fn before_commit() -> Result<(), LedgerError> {
 
 #[cfg(not(feature = "faults"))]
 const fn after_commit() {}
+
+/// Keeps the history within its bounds.
+fn prune(connection: &Connection) {
+    match history::prune(connection, &history::KEPT, clock::now()) {
+        Ok(0) => {}
+        Ok(rows) => tracing::debug!(rows, "the oldest of the history was removed"),
+        Err(error) => tracing::warn!(%error, "the oldest of the history could not be removed"),
+    }
+}
 
 /// Commits the batch as one, each job in a savepoint of its own, and says of each whether it is on disk.
 fn commit(connection: &Connection, batch: &[Job]) -> Vec<Result<(), LedgerError>> {

@@ -5,13 +5,18 @@ mod completions;
 mod delete;
 mod doctor;
 mod exec;
+mod history;
+mod lease;
+mod leases;
 mod list;
 mod logs;
 mod man;
 mod open;
 mod ports;
 mod reconcile;
+mod release;
 mod restart;
+mod run;
 mod serve;
 mod settings;
 mod several;
@@ -37,10 +42,15 @@ pub(crate) enum Command {
     List(list::Arguments),
     Show(show::Arguments),
     Ports(ports::Arguments),
+    History(history::Arguments),
     Logs(logs::Arguments),
     Exec(exec::Arguments),
     Open(open::Arguments),
     Reconcile(reconcile::Arguments),
+    Run(run::Arguments),
+    Lease(lease::Arguments),
+    Leases(leases::Arguments),
+    Release(release::Arguments),
     Serve(serve::Arguments),
     Broker(broker::Arguments),
     Doctor(doctor::Arguments),
@@ -56,7 +66,7 @@ impl Command {
     }
 }
 
-/// Carries out `command`. The exit code is that of the command which `exec` ran, else 0.
+/// Carries out `command`. The exit code is that of the command which `exec` or `run` ran, else 0.
 pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
     match command {
         Command::Demo(arguments) => return demo::run(&arguments, context).await,
@@ -67,10 +77,15 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode,
         Command::List(arguments) => list::run(&arguments, context).await?,
         Command::Show(arguments) => show::run(&arguments, context).await?,
         Command::Ports(arguments) => ports::run(&arguments, context).await?,
+        Command::History(arguments) => history::run(&arguments, context).await?,
         Command::Logs(arguments) => return logs::run(&arguments, context).await,
         Command::Exec(arguments) => return exec::run(arguments, context).await,
         Command::Open(arguments) => open::run(&arguments, context).await?,
         Command::Reconcile(arguments) => reconcile::run(&arguments, context).await?,
+        Command::Run(arguments) => return run::run(&arguments, context).await,
+        Command::Lease(arguments) => lease::run(&arguments, context).await?,
+        Command::Leases(arguments) => leases::run(&arguments, context).await?,
+        Command::Release(arguments) => release::run(&arguments, context).await?,
         Command::Serve(arguments) => serve::run(&arguments, context).await?,
         Command::Broker(arguments) => broker::run(&arguments, context).await?,
         Command::Doctor(_) => return doctor::run(context).await,

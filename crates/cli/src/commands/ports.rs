@@ -9,8 +9,9 @@ use crate::table::{Field, Table};
 
 /// Show the pool: which ports are free, and who has the others
 ///
-/// A port is `free`; `leased` by an agent; `remembered` for a stopped agent, which gets it again unless it is needed elsewhere;
-/// `cooling`, that is released a short while ago; or `blocked`, that is in use by someone whom Berthold did not start.
+/// A port is `free`; `leased` by an agent, or by whoever took a lease without one; `remembered` for a stopped agent, which gets it
+/// again unless it is needed elsewhere; `cooling`, that is released a short while ago; or `blocked`, that is in use by someone whom
+/// Berthold did not start.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -78,7 +79,7 @@ fn header(pool: &Pool) -> String {
 }
 
 fn table(ports: &[PoolPort], now: Timestamp) -> Table {
-    let headers = ["PORT", "STATE", "AGENT", "LABEL", "SINCE", "DETAIL"];
+    let headers = ["PORT", "STATE", "OWNER", "LABEL", "SINCE", "DETAIL"];
     let mut table = Table::new(&headers).expendable(&["DETAIL"]);
     for port in ports {
         let color = match port.state {
@@ -93,10 +94,16 @@ fn table(ports: &[PoolPort], now: Timestamp) -> Table {
             port.agent.clone().unwrap_or_default().into(),
             port.label.clone().unwrap_or_default().into(),
             port.since.as_ref().map(|since| age(since, now)).unwrap_or_default().into(),
-            port.detail.clone().unwrap_or_default().into(),
+            detail(port).into(),
         ]);
     }
     table
+}
+
+/// What else there is to say. An owner without an agent is told apart from an agent of the same name.
+fn detail(port: &PoolPort) -> String {
+    let bare = port.bare.then(|| "bare lease".to_owned());
+    bare.into_iter().chain(port.detail.clone()).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -107,11 +114,11 @@ mod tests {
     use crate::view::samples::now;
 
     fn port(port: u16, state: PoolPortState) -> PoolPort {
-        PoolPort { port, state, agent: None, label: None, since: None, detail: None }
+        PoolPort { port, state, agent: None, bare: false, label: None, since: None, detail: None }
     }
 
     fn pool() -> Pool {
-        let agent = Some("default/dev".to_owned());
+        let (agent, db) = (Some("default/dev".to_owned()), Some("default/db".to_owned()));
         let since = Some("2026-11-23T09:00:00Z".to_owned());
         let detail = Some("python3 (pid 4711)".to_owned());
         Pool {
@@ -121,10 +128,11 @@ mod tests {
             ports_per_agent: 2,
             host_url: Some("http://203.0.113.7".into()),
             bind_address: Some("0.0.0.0".into()),
-            counts: Counts { free: 998, leased: 1, remembered: 0, cooling: 0, blocked: 1 },
+            counts: Counts { free: 997, leased: 1, remembered: 1, cooling: 0, blocked: 1 },
             ports: vec![
                 PoolPort { agent, label: Some("A".into()), since, ..port(8000, PoolPortState::Leased) },
                 PoolPort { detail, ..port(8001, PoolPortState::Blocked) },
+                PoolPort { agent: db, bare: true, ..port(8002, PoolPortState::Remembered) },
             ],
         }
     }
@@ -136,11 +144,12 @@ mod tests {
     #[test]
     fn a_pool_and_who_has_its_ports() {
         insta::assert_snapshot!(plain(&pool()), @"
-        8000-9000: 998 of 1000 ports free, 1 leased, 1 blocked; 2 for each agent; at http://203.0.113.7
+        8000-9000: 997 of 1000 ports free, 1 leased, 1 remembered, 1 blocked; 2 for each agent; at http://203.0.113.7
 
-        PORT  STATE    AGENT        LABEL  SINCE  DETAIL
-        8000  leased   default/dev  A      3m     -
-        8001  blocked  -            -      -      python3 (pid 4711)
+        PORT  STATE       OWNER        LABEL  SINCE  DETAIL
+        8000  leased      default/dev  A      3m     -
+        8001  blocked     -            -      -      python3 (pid 4711)
+        8002  remembered  default/db   -      -      bare lease
         ");
     }
 
@@ -151,9 +160,10 @@ mod tests {
         insta::assert_snapshot!(plain(&Pool { enabled: false, ..pool() }), @"
         pool off; still leased:
 
-        PORT  STATE    AGENT        LABEL  SINCE  DETAIL
-        8000  leased   default/dev  A      3m     -
-        8001  blocked  -            -      -      python3 (pid 4711)
+        PORT  STATE       OWNER        LABEL  SINCE  DETAIL
+        8000  leased      default/dev  A      3m     -
+        8001  blocked     -            -      -      python3 (pid 4711)
+        8002  remembered  default/db   -      -      bare lease
         ");
     }
 }

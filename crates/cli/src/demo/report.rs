@@ -167,6 +167,7 @@ pub(super) mod tests {
                     port: *port,
                     state: PoolPortState::Leased,
                     agent: Some(format!("demo-8000/{}", agent.name)),
+                    bare: false,
                     label: Some(label.to_string()),
                     since: None,
                     detail: None,

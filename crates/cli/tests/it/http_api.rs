@@ -43,6 +43,10 @@ fn without_the_token_nothing_is_told_and_nothing_done() {
         "POST /v1/shutdown",
         "GET /openapi.json",
         "GET /v1/events",
+        "GET /v1/leases",
+        "PUT /v1/leases/db",
+        "DELETE /v1/leases/default/db",
+        "GET /v1/history",
         "GET /metrics",
     ] {
         for headers in ["", "Authorization: Bearer wrong\r\n", "Authorization: Basic eDp5\r\n"] {

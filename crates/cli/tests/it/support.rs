@@ -183,7 +183,12 @@ impl Host {
 
     /// The program with this home, and nothing else of the environment that could lead it elsewhere.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(BERTHOLD);
+        self.command_of(BERTHOLD)
+    }
+
+    /// Another program, such as a shell that calls this one, with the same.
+    pub(crate) fn command_of(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("BERTHOLD_") {
                 command.env_remove(name);

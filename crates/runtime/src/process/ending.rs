@@ -184,7 +184,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 /// Returns when the process has ended, which may go unnoticed: to be used with a limit.
 #[cfg(target_os = "linux")]
-async fn end_of(identity: &Identity) {
+pub async fn end_of(identity: &Identity) {
     use rustix::process::{PidfdFlags, pidfd_open};
     use tokio::net::unix::pipe;
 
@@ -202,6 +202,6 @@ async fn end_of(identity: &Identity) {
 
 /// Returns when the process has ended, which goes unnoticed here: to be used with a limit.
 #[cfg(not(target_os = "linux"))]
-async fn end_of(_identity: &Identity) {
+pub async fn end_of(_identity: &Identity) {
     std::future::pending().await
 }

@@ -31,6 +31,21 @@ impl Identity {
             .transpose()
     }
 
+    /// The child of that pid, be it dead: for one that was not waited for yet, so that the pid is still its own.
+    ///
+    /// # Errors
+    /// If the host does not tell, or if there is no such process after all.
+    pub fn of_child(pid: u32) -> io::Result<Self> {
+        let process = table::process(pid)?;
+        let process = process.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(Self { pid, start_time: process.start_time, boot_id: table::boot_id()? })
+    }
+
+    /// The process of which someone else told these parts. Whether there is one is not looked at.
+    pub fn from_parts(pid: u32, start_time: &str, boot_id: &str) -> Self {
+        Self { pid, start_time: start_time.to_owned(), boot_id: boot_id.to_owned() }
+    }
+
     /// The calling process.
     ///
     /// # Errors
@@ -43,6 +58,16 @@ impl Identity {
     /// Its pid, which may mean another process by now.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// When it was started, as the host tells it: clock ticks since boot on Linux, a date elsewhere. To be compared alone.
+    pub fn start_time(&self) -> &str {
+        &self.start_time
+    }
+
+    /// In which boot of the host it was seen.
+    pub fn boot_id(&self) -> &str {
+        &self.boot_id
     }
 
     /// Whether this very process is still there.
@@ -123,6 +148,7 @@ mod tests {
         while identity.is_alive().unwrap() {
             std::thread::yield_now();
         }
+        assert_eq!(Identity::of_child(child.id()).unwrap(), identity);
         child.wait().unwrap();
         assert!(!identity.signal(Signal::KILL).unwrap());
     }

@@ -69,6 +69,8 @@ mod shim;
 mod table;
 mod terminal;
 
+pub use ending::end_of;
 pub use identity::Identity;
 pub use processes::{Processes, ShimCommand};
 pub use shim::run_shim;
+pub use table::belonging;

@@ -59,6 +59,23 @@ pub(super) fn members(traces: &Traces) -> io::Result<Vec<Identity>> {
     }
 }
 
+/// The living processes that a command left or is: the command itself, what was started with the variable `mark` (`NAME=VALUE`), and
+/// what descends from these. The caller is none of them, and what it runs neither.
+///
+/// # Errors
+/// If the host does not tell.
+pub fn belonging(command: &Identity, mark: &str) -> io::Result<Vec<Identity>> {
+    let find = || {
+        let table = Table::read()?;
+        Ok(table.belonging_by(command, std::process::id(), |pid| system::has_variable(pid, mark)))
+    };
+    // A process that is forked while the table is read can be missed once, hardly twice.
+    match find() {
+        Ok(found) if found.is_empty() => find(),
+        found => found,
+    }
+}
+
 impl Table {
     fn read() -> io::Result<Self> {
         let processes = system::processes()?.into_iter().map(|process| (process.pid, process)).collect();
@@ -72,18 +89,37 @@ impl Table {
         let session = traces.leader.as_ref().filter(|leader| self.has(leader)).map(|leader| leader.pid);
         let outsider = |pid| pid == caller || Some(pid) == shim;
 
+        let is_first = |process: &Process| {
+            (shim.is_some() && Some(process.parent) == shim)
+                || (session.is_some() && Some(process.session) == session)
+                || (!process.dead && is_marked(process.pid))
+        };
+        self.with_descendants(is_first, outsider)
+    }
+
+    fn belonging_by(
+        &self,
+        command: &Identity,
+        caller: u32,
+        is_marked: impl Fn(u32) -> bool,
+    ) -> Vec<Identity> {
+        let is_there = self.has(command);
+        let is_first = |process: &Process| {
+            (is_there && process.pid == command.pid) || (!process.dead && is_marked(process.pid))
+        };
+        self.with_descendants(is_first, |pid| pid == caller)
+    }
+
+    /// The living among those processes that are first and all that descends from them, without outsiders and what these run.
+    fn with_descendants(
+        &self,
+        is_first: impl Fn(&Process) -> bool,
+        outsider: impl Fn(u32) -> bool,
+    ) -> Vec<Identity> {
         let mut members = BTreeSet::new();
-        let mut fresh: Vec<u32> = self
-            .processes
-            .values()
-            .filter(|process| !outsider(process.pid))
-            .filter(|process| {
-                (shim.is_some() && Some(process.parent) == shim)
-                    || (session.is_some() && Some(process.session) == session)
-                    || (!process.dead && is_marked(process.pid))
-            })
-            .map(|process| process.pid)
-            .collect();
+        let inside = self.processes.values().filter(|process| !outsider(process.pid));
+        let mut fresh: Vec<u32> =
+            inside.filter(|process| is_first(process)).map(|process| process.pid).collect();
         while let Some(pid) = fresh.pop() {
             if members.insert(pid) {
                 let children = self.processes.values().filter(|process| process.parent == pid);
@@ -173,6 +209,23 @@ mod tests {
         let rebooted =
             Traces { leader: Some(Identity { boot_id: "before".into(), ..identity(LEADER) }), ..traces() };
         check(&[(1, 0, 1), (30, 1, 30)], &rebooted, &[], &[]);
+    }
+
+    #[test]
+    fn what_belongs_to_a_command_is_known_by_descent_or_mark_and_never_by_a_reused_number() {
+        let check = |processes: &[(u32, u32, i32)], command: &Identity, marked: &[u32], expected: &[u32]| {
+            let found = table(processes).belonging_by(command, BROKER, |pid| marked.contains(&pid));
+            assert_eq!(found.iter().map(|it| it.pid).collect::<Vec<_>>(), expected);
+        };
+        let (command, session) = (identity(30), 5);
+        check(&[(1, 0, 1), (20, 1, session), (30, 20, session), (31, 30, session)], &command, &[], &[30, 31]);
+        check(&[(1, 0, 1), (30, 1, -session), (31, 30, session)], &command, &[], &[31]);
+        check(&[(1, 0, 1), (40, 1, 40), (41, 40, 40)], &command, &[40], &[40, 41]);
+        check(&[(1, 0, 1), (40, 1, -40)], &command, &[40], &[]);
+        let gone = Identity { start_time: "7".into(), ..identity(30) };
+        check(&[(1, 0, 1), (30, 1, 30), (31, 30, 30)], &gone, &[], &[]);
+        // A broker in it is spared with what it runs.
+        check(&[(1, 0, 1), (30, 1, 5), (BROKER, 30, 5), (60, BROKER, 60)], &command, &[BROKER], &[30]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
--- Schema version 1. The version is in PRAGMA user_version; a change of the schema adds a migration.
+-- Schema version 1. The version is in PRAGMA user_version; a change of the schema is another file beside this one.
 CREATE TABLE leases (
     id         TEXT    NOT NULL PRIMARY KEY,
     kind       TEXT    NOT NULL CHECK (kind IN ('agent', 'bare')),
