@@ -39,6 +39,7 @@ impl Core {
             tokio::time::timeout(limit, round)
         });
         drop(futures_util::future::join_all(rounds).await);
+        self.settle_all_held().await;
         self.review_blocked().await;
     }
 

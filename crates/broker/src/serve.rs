@@ -170,7 +170,6 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
     for record in &running {
         core.watch(record);
     }
-    core.settle_all_held().await;
     let held: Vec<_> = core.state().bare.values().cloned().collect();
     for bare in &held {
         core.watch_held(bare);

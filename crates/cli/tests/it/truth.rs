@@ -78,6 +78,22 @@ fn a_foreign_container_is_shown_by_name_also_without_a_socket() {
     assert_eq!(shown(&host, port), Value::Null);
 }
 
+/// P7: the same of Podman, while its service runs.
+#[test]
+fn a_foreign_podman_container_is_shown_by_name() {
+    if !engine_is_here("podman") {
+        eprintln!("Podman is not here: not tested");
+        return;
+    }
+    let (host, image) = (Host::started(10), image());
+    let (foreign, port) = (format!("{}-foreign", host.project()), host.port(2));
+    let publish = format!("127.0.0.1:{port}:80");
+    engine_command("podman", &["run", "-d", "--name", &foreign, "-p", &publish, &image, "sleep", "100000"]);
+    let detail = shown(&host, port)["detail"].clone();
+    engine_command("podman", &["rm", "-f", "-t", "0", &foreign]);
+    assert_eq!(detail, format!("the podman container {foreign}"), "{}", host.broker_log());
+}
+
 /// The processes with which Docker holds a published port.
 #[cfg(target_os = "linux")]
 fn proxies(port: u16) -> Vec<u32> {

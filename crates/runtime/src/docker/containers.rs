@@ -276,13 +276,9 @@ impl Docker {
     /// What containers publish, whoever started them. The engine is asked, because a port that it publishes by packet rules
     /// alone has no socket.
     async fn published_ports(&self) -> Result<Vec<HeldPort>, RuntimeError> {
-        let running = ["running", "paused", "restarting"].map(str::to_owned).to_vec();
-        let options = ListContainersOptions {
-            filters: Some(HashMap::from([("status".to_owned(), running)])),
-            ..ListContainersOptions::default()
-        };
-        let asking = self.asking("list the published ports");
-        let listed = asking.within(GREETING, self.client.list_containers(Some(options))).await?;
+        // Those that run; what was paused or is about to be started again is among them.
+        let running = self.client.list_containers(None::<ListContainersOptions>);
+        let listed = self.asking("list the published ports").within(GREETING, running).await?;
         let (engine, is_here) = (self.engine.name, self.is_local());
         let held = listed.iter().filter_map(observe::from_listing).flat_map(|container| {
             let by = format!("the {engine} container {}", container.name);

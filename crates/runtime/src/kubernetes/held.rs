@@ -12,8 +12,10 @@ use tokio::time::Instant;
 use super::{pod, within};
 use crate::{HeldPort, RuntimeError};
 
-/// How long the cluster may take to tell: starts on other runtimes wait for it.
+/// How long a cluster may take to tell: starts on other runtimes wait for it. The longer one is for the cluster of which this host was
+/// a node when it told last: its ports are this host's.
 const ANSWER: Duration = Duration::from_secs(3);
+const ANSWER_OF_OURS: Duration = Duration::from_secs(15);
 /// For how long a cluster that did not tell, or of which this host is no node, is not asked on behalf of other runtimes.
 const LEFT_IN_PEACE: Duration = Duration::from_secs(30);
 
@@ -46,11 +48,12 @@ impl Held {
                 return Ok(Vec::new());
             }
         }
+        let was_node = last.as_ref().is_some_and(|told| told.is_node);
         let asked = Instant::now();
-        let answer = ask(client).await;
+        let answer = ask(client, if was_node { ANSWER_OF_OURS } else { ANSWER }).await;
         let (ports, is_node) = match &answer {
             Ok((ports, is_node)) => (Some(ports.clone()), *is_node),
-            Err(_) => (None, false),
+            Err(_) => (None, was_node),
         };
         *last = Some(Told { asked, ports, is_node });
         answer.map(|(ports, _)| ports)
@@ -58,12 +61,12 @@ impl Held {
 }
 
 /// The ports, and whether this host is a node on which pods run.
-async fn ask(client: &Client) -> Result<(Vec<HeldPort>, bool), RuntimeError> {
+async fn ask(client: &Client, limit: Duration) -> Result<(Vec<HeldPort>, bool), RuntimeError> {
     let (pods, services): (Api<Pod>, Api<Service>) = (Api::all(client.clone()), Api::all(client.clone()));
     let all = ListParams::default();
     let (pods, services) = tokio::try_join!(
-        within(ANSWER, "list the pods of all namespaces", pods.list(&all)),
-        within(ANSWER, "list the services of all namespaces", services.list(&all)),
+        within(limit, "list the pods of all namespaces", pods.list(&all)),
+        within(limit, "list the services of all namespaces", services.list(&all)),
     )?;
     let mut held = Vec::new();
     let mut is_node = false;
