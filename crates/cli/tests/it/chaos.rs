@@ -19,6 +19,8 @@ use crate::support::*;
 
 /// The agents of a run, so few that they meet each other's past, and so many that they fill the pool.
 const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+/// The owners of bare leases, of whom nothing runs.
+const OWNERS: [&str; 2] = ["x", "y"];
 /// How many ports the pool has; with four agents of the larger kind it is nearly full.
 const POOL: u16 = 18;
 /// After how many steps all must agree.
@@ -97,6 +99,9 @@ impl Chaos {
         self.foreign.clear();
         self.remove_containers();
         self.host.ok(&["delete", "--all", "-t", "0s"]);
+        for owner in OWNERS {
+            self.host.run(&["release", owner]);
+        }
         assert_eq!((self.subject.seen)(&self.host), Seen::new(), "{}", self.story());
         assert_eq!(observer::ledger(&self.host), Seen::new(), "{}", self.story());
     }
@@ -139,7 +144,10 @@ impl Chaos {
         let name = NAMES[self.rng.usize(0..NAMES.len())];
         let ports = self.rng.u16(1..=4).to_string();
         let (image, mut arguments) = (image(), vec!["--json"]);
-        match self.rng.u32(0..10) {
+        let owner = OWNERS[self.rng.usize(0..OWNERS.len())];
+        match self.rng.u32(0..12) {
+            10 => arguments.extend(["lease", owner, "--replace", "-n", &ports]),
+            11 => arguments.extend(["release", owner]),
             0..=4 => {
                 arguments.extend(["start", name, "--replace", "--ports", &ports]);
                 arguments.extend(["--runtime", self.subject.runtime]);
@@ -307,6 +315,7 @@ impl Chaos {
     fn check_at_any_time(&self, seen: &Seen) {
         observer::check_unique(seen);
         let recorded = observer::ledger(&self.host);
+        observer::check_unique(&recorded);
         for (name, ports) in seen {
             // One that has ended since it was seen has given its ports back.
             let holds = recorded.get(name) == Some(ports);
@@ -331,7 +340,11 @@ impl Chaos {
         let known = || {
             let mut known = Seen::new();
             for (port, number) in self.host.leased() {
-                known.entry(port.split_once(' ').unwrap().0.to_owned()).or_default().push(number);
+                let owner = port.split_once(' ').unwrap().0;
+                // Nothing can be seen of a bare lease but that nobody else has its ports.
+                if !OWNERS.contains(&owner) {
+                    known.entry(owner.to_owned()).or_default().push(number);
+                }
             }
             sorted(known)
         };
@@ -354,7 +367,7 @@ impl Chaos {
                 )
             },
         );
-        let leased: BTreeSet<u16> = known().into_values().flatten().collect();
+        let leased: BTreeSet<u16> = self.host.leased().into_iter().map(|(_, port)| port).collect();
         let pool = self.host.json(&["ports"])["pool"]["range"].as_str().unwrap().to_owned();
         let (first, last) = pool.split_once('-').unwrap();
         let pool = first.parse::<u16>().unwrap()..=last.parse::<u16>().unwrap();
@@ -373,7 +386,8 @@ impl Chaos {
                 )
             },
         );
-        assert!(observer::ledger(&self.host).len() <= NAMES.len(), "{}", self.story());
+        let most = NAMES.len() + OWNERS.len();
+        assert!(observer::ledger(&self.host).len() <= most, "{}", self.story());
     }
 
     fn say(&mut self, what: &str) {
