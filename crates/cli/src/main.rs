@@ -25,6 +25,7 @@ mod names;
 mod output;
 mod progress;
 mod roles;
+mod signals;
 mod start_request;
 mod table;
 mod terminal;

@@ -21,6 +21,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
+use crate::child;
 use crate::docker::{Docker, EngineEndpoint};
 use crate::{
     Attached, Created, EngineInfo, ErrorKind, ExecRequest, HeldPort, LogRequest, LogStream, Observed,
@@ -70,7 +71,9 @@ impl Podman {
         if let Some(path) = usual.into_iter().find(listens) {
             return Ok(Some(Self::at(Place::Listening(Docker::connect(NAME, &EngineEndpoint::unix(path))?))));
         }
-        let Some(program) = variable("PATH").and_then(|path| command_in(&path)) else { return Ok(None) };
+        let Some(program) = variable("PATH").and_then(|path| child::program(NAME, &path)) else {
+            return Ok(None);
+        };
         let docker = Docker::connect(NAME, &EngineEndpoint::unix(own_socket))?;
         Ok(Some(Self::at(Place::Own { program, socket: own_socket.to_owned(), docker })))
     }
@@ -119,10 +122,6 @@ impl Podman {
         }
         Ok(docker)
     }
-}
-
-fn command_in(path: &str) -> Option<PathBuf> {
-    std::env::split_paths(path).map(|directory| directory.join(NAME)).find(|program| program.is_file())
 }
 
 #[async_trait]

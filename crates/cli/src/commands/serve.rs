@@ -1,9 +1,10 @@
 use broker::ServeOptions;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
 use crate::context::Context;
 use crate::error::CliError;
 use crate::roles;
+use crate::signals::{self, EndSignals};
 
 /// Run the broker in the foreground
 ///
@@ -60,48 +61,28 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<(), 
             .map_err(|error| CliError::io("the terminal cannot be left", error.into()))?;
     }
     let failed = |source| CliError::io("signals cannot be waited for", source);
-    let shutdown = Signals::listen().map_err(failed)?.asked_to_end();
+    let shutdown = asked_to_end(EndSignals::listen().map_err(failed)?);
     let settings = context.load_settings(arguments.overrides())?;
     let shim = roles::shim().map_err(|source| CliError::io("this very program cannot be found", source))?;
     broker::serve(ServeOptions { home: context.home()?, settings, shim }, shutdown).await?;
     Ok(())
 }
 
-/// The signals that a daemon answers to.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
+/// Is done with the first signal that asks for an end. A second one ends the process.
+async fn asked_to_end(mut signals: EndSignals) {
+    next(&mut signals).await;
+    tokio::spawn(async move {
+        let kind = next(&mut signals).await;
+        std::process::exit(signals::exit_code(kind).into());
+    });
 }
 
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Is done with the first signal that asks for an end. A second one ends the process.
-    async fn asked_to_end(mut self) {
-        self.next().await;
-        tokio::spawn(async move {
-            let code = self.next().await;
-            std::process::exit(code);
-        });
-    }
-
-    /// The next signal that asks for an end, as the exit code that goes with it.
-    async fn next(&mut self) -> i32 {
-        loop {
-            // All branches are cancel-safe (tokio says so of `recv`).
-            tokio::select! {
-                _ = self.interrupt.recv() => return 128 + SignalKind::interrupt().as_raw_value(),
-                _ = self.terminate.recv() => return 128 + SignalKind::terminate().as_raw_value(),
-                // The end of a terminal is not the end of a daemon.
-                _ = self.hang_up.recv() => {}
-            }
+/// The next signal that asks a daemon for an end. That of a terminal is not its own.
+async fn next(signals: &mut EndSignals) -> SignalKind {
+    loop {
+        let kind = signals.next().await;
+        if kind != SignalKind::hangup() {
+            return kind;
         }
     }
 }

@@ -31,11 +31,11 @@ use std::time::Duration;
 
 use api::{Agent, Code, StartRequest};
 use pool::PortRange;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output::Output;
+use crate::signals::{self, EndSignals};
 use fetch::fetch;
 use image::DemoImage;
 use report::{Answer, Document, Report};
@@ -81,13 +81,13 @@ enum Place {
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, CliError> {
     let output = &context.output;
     let mut signals =
-        Signals::listen().map_err(|source| CliError::io("signals cannot be waited for", source))?;
+        EndSignals::listen().map_err(|source| CliError::io("signals cannot be waited for", source))?;
     let mut scratch = Scratch::new(range_of_other_broker(context).await)?;
     // What is given up half-way is made good below.
     let result = tokio::select! {
         result = perform(arguments, context, &mut scratch) => result.map_err(|error| (error, None)),
-        number = signals.next() => {
-            Err((CliError::failed(Code::Failed, "the demo was interrupted"), Some(number)))
+        kind = signals.next() => {
+            Err((CliError::failed(Code::Failed, "the demo was interrupted"), Some(kind)))
         }
     };
     // With `--json` the one document is written when nothing can fail any more.
@@ -105,19 +105,19 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
             output.say(ENDED);
             print_document(report, output)?;
         }
-        Err((error, number)) => {
+        Err((error, interrupted)) => {
             let log = scratch.log_tail();
-            if number.is_none() && !log.is_empty() && !matches!(error, CliError::BrokenPipe) {
+            if interrupted.is_none() && !log.is_empty() && !matches!(error, CliError::BrokenPipe) {
                 output.say(&format!("the last lines of the broker's log:\n{log}"));
             }
             // The first failure is the one that ends the command.
-            if let Err(error) = clean_up(&mut scratch, &mut signals, number.is_some(), output).await {
+            if let Err(error) = clean_up(&mut scratch, &mut signals, interrupted.is_some(), output).await {
                 output.warn(&error.body().message);
                 error.body().hint.iter().for_each(|hint| output.say(hint));
             }
-            let Some(number) = number else { return Err(error) };
+            let Some(kind) = interrupted else { return Err(error) };
             error.show(output);
-            return Ok(ExitCode::from(128 + number));
+            return Ok(ExitCode::from(signals::exit_code(kind)));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -130,7 +130,7 @@ fn print_document(report: Report, output: &Output) -> Result<(), CliError> {
 /// Ends everything. A signal that was not the first ends the demo at once.
 async fn clean_up(
     scratch: &mut Scratch,
-    signals: &mut Signals,
+    signals: &mut EndSignals,
     mut is_interrupted: bool,
     output: &Output,
 ) -> Result<(), CliError> {
@@ -294,32 +294,4 @@ fn request(scratch: &Scratch, place: &Place) -> Result<StartRequest, CliError> {
             }
         }
     })
-}
-
-/// The signals that ask for an end.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// The number of the next one.
-    async fn next(&mut self) -> u8 {
-        // All branches are cancel-safe (tokio says so of `recv`).
-        let kind = tokio::select! {
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
-            _ = self.terminate.recv() => SignalKind::terminate(),
-            _ = self.hang_up.recv() => SignalKind::hangup(),
-        };
-        u8::try_from(kind.as_raw_value()).unwrap_or(0)
-    }
 }

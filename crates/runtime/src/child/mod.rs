@@ -1,9 +1,10 @@
-//! The ends of a child process to which someone is attached: what it writes, its input, its exit code.
+//! Programs, and the ends of a child process to which someone is attached: what it writes, its input, its exit code.
 
 pub(crate) mod terminal;
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -23,6 +24,11 @@ const CHUNK: usize = 16 * 1024;
 const PIECES: usize = 16;
 /// A pipe that stays silent so long after the command's end is only held open by what the command left running.
 const SILENCE: Duration = Duration::from_millis(100);
+
+/// The program of that name in the directories of `path`, as the variable PATH has them.
+pub(crate) fn program(name: &str, path: &str) -> Option<PathBuf> {
+    std::env::split_paths(path).map(|directory| directory.join(name)).find(|program| program.is_file())
+}
 
 /// The ends of a child whose standard output and error are pipes, and perhaps its input.
 pub(crate) fn on_pipes(mut child: Child) -> Attached {

@@ -53,8 +53,7 @@ impl AppleContainer {
     /// The `container` command on `PATH`; none if there is none.
     pub fn find(environment: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
         let path = environment("PATH")?;
-        let program = std::env::split_paths(&path).map(|it| it.join(NAME)).find(|it| it.is_file())?;
-        Some(Self::at(program))
+        Some(Self::at(child::program(NAME, &path)?))
     }
 
     fn at(program: PathBuf) -> Self {
