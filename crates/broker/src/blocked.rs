@@ -95,22 +95,30 @@ impl Core {
     }
 
     /// The ports that others hold on some runtime though no socket need show it, and who they are. Those that matter are this
-    /// host's, and all of those of the runtime `wanted_on`. A runtime that does not tell knows of none.
+    /// host's, and all of those of the runtime `wanted_on`. Of a runtime that cannot be asked, it is what it told last.
     pub(crate) async fn held_unseen(&self, wanted_on: &str) -> BTreeMap<Port, String> {
         // Asked for before the runtimes are: what ends in between is not taken for someone else's.
         let own: HashSet<LeaseId> = self.state().pool.leases().cloned().collect();
+        let is_own =
+            |held: &HeldPort| held.lease.as_deref().is_some_and(|id| own.contains(&LeaseId::new(id)));
+        let is_own = &is_own;
         let asked = self.runtimes.usable().map(|runtime| async move {
             let only_here = runtime.name() != wanted_on;
-            let held = runtime.held_ports(only_here).await.unwrap_or_else(|error| {
-                tracing::debug!(runtime = runtime.name(), %error, "it does not tell which ports it holds");
-                Vec::new()
-            });
+            let held = match runtime.held_ports(only_here).await {
+                Ok(mut held) => {
+                    held.retain(|held| !is_own(held));
+                    self.state().told_held.insert(runtime.name(), held.clone());
+                    held
+                }
+                Err(error) => {
+                    tracing::debug!(runtime = runtime.name(), %error, "it does not tell which ports it holds");
+                    self.state().told_held.get(runtime.name()).cloned().unwrap_or_default()
+                }
+            };
             held.into_iter().filter(move |held| held.is_here || !only_here)
         });
         let held = join_all(asked).await.into_iter().flatten();
-        let is_own =
-            |held: &HeldPort| held.lease.as_deref().is_some_and(|id| own.contains(&LeaseId::new(id)));
-        held.filter(|held| !is_own(held)).filter_map(|held| Some((Port::new(held.port)?, held.by))).collect()
+        held.filter_map(|held| Some((Port::new(held.port)?, held.by))).collect()
     }
 
     fn tell_pool(&self, ports: impl IntoIterator<Item = Port>) {

@@ -9,6 +9,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use pool::{AgentKey, LeaseId, Moment, PoolSpec, PortPool, PortRange};
+use runtime::HeldPort;
 use settings::Settings;
 use tokio::sync::{OwnedMutexGuard, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -63,6 +64,8 @@ pub(crate) struct State {
     pub(crate) missing: HashMap<LeaseId, Moment>,
     /// The leases whose end is being waited for.
     pub(crate) watched: HashSet<LeaseId>,
+    /// The ports of others of which each runtime told last, for when it does not tell.
+    pub(crate) told_held: BTreeMap<&'static str, Vec<HeldPort>>,
     /// What a person should know of, by what it is about.
     pub(crate) warnings: BTreeMap<String, String>,
 }
@@ -197,6 +200,7 @@ impl State {
             former: BTreeMap::new(),
             missing: HashMap::new(),
             watched: HashSet::new(),
+            told_held: BTreeMap::new(),
             warnings: BTreeMap::new(),
         }
     }

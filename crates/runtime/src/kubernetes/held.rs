@@ -3,17 +3,18 @@
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kube::api::ListParams;
 use kube::{Api, Client};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::refusal::unreachable;
 use super::{pod, within};
-use crate::{HeldPort, RuntimeError};
+use crate::{ErrorKind, HeldPort, RuntimeError};
 
-/// How long a cluster may take to tell: starts on other runtimes wait for it. The longer one is for the cluster of which this host was
-/// a node when it told last: its ports are this host's.
+/// How long a cluster may take to tell: starts on other runtimes wait for it. The longer one is for a cluster that runs on this
+/// host, as far as is known: its ports are this host's, and it is as slow as the host is busy.
 const ANSWER: Duration = Duration::from_secs(3);
 const ANSWER_OF_OURS: Duration = Duration::from_secs(15);
 /// For how long a cluster that did not tell, or of which this host is no node, is not asked on behalf of other runtimes.
@@ -21,47 +22,101 @@ const LEFT_IN_PEACE: Duration = Duration::from_secs(30);
 
 /// What was told last. The lock is held while the cluster is asked, so that many who want to know ask once.
 #[derive(Default)]
-pub(super) struct Held(Mutex<Option<Told>>);
+pub(super) struct Held(Mutex<Known>);
 
-struct Told {
-    asked: Instant,
-    /// None if the cluster did not tell.
-    ports: Option<Vec<HeldPort>>,
-    is_node: bool,
+#[derive(Default)]
+struct Known {
+    /// When it was asked for all ports, and what it said.
+    told: Option<(Instant, Vec<HeldPort>)>,
+    /// When it last did not tell.
+    failed: Option<Instant>,
+    /// When it was asked for its nodes, and whether this host is one.
+    nodes: Option<(Instant, Place)>,
+}
+
+/// Where the nodes of a cluster are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Here,
+    Elsewhere,
+    /// The cluster does not let its nodes be seen: where pods run is seen by the pods.
+    Hidden,
 }
 
 impl Held {
-    /// The ports that anything in the cluster holds, in all namespaces.
+    /// The ports that anything in the cluster holds, in all namespaces; with `only_here`, those of other hosts may be missing.
+    /// `is_near` says that its API server is on this host.
+    ///
+    /// # Errors
+    /// If the cluster does not tell. With `only_here` it is not asked again for a while, unless it is known to be this host's.
     pub(super) async fn ports(
         &self,
         client: &Client,
         only_here: bool,
+        is_near: bool,
     ) -> Result<Vec<HeldPort>, RuntimeError> {
         let called = Instant::now();
-        let mut last = self.0.lock().await;
-        if let Some(told) = &*last {
-            // Asked after this call came, so it is as new as an answer can be.
-            if let Some(ports) = told.ports.as_ref().filter(|_| told.asked >= called) {
-                return Ok(ports.clone());
-            }
-            if only_here && !told.is_node && told.asked.elapsed() < LEFT_IN_PEACE {
-                return Ok(Vec::new());
-            }
+        let mut known = self.0.lock().await;
+        // Asked after this call came, so it is as new as an answer can be.
+        if let Some((_, ports)) = known.told.as_ref().filter(|(asked, _)| *asked >= called) {
+            return Ok(ports.clone());
         }
-        let was_node = last.as_ref().is_some_and(|told| told.is_node);
+        let is_ours = is_near || known.nodes.is_some_and(|(_, place)| place == Place::Here);
+        let is_left_in_peace = |since: Instant| only_here && since.elapsed() < LEFT_IN_PEACE;
+        if !is_ours && known.failed.is_some_and(is_left_in_peace) {
+            return Err(unreachable("tell which ports it holds", "it did not a moment ago"));
+        }
+        let limit = if is_ours { ANSWER_OF_OURS } else { ANSWER };
         let asked = Instant::now();
-        let answer = ask(client, if was_node { ANSWER_OF_OURS } else { ANSWER }).await;
-        let (ports, is_node) = match &answer {
-            Ok((ports, is_node)) => (Some(ports.clone()), *is_node),
-            Err(_) => (None, was_node),
-        };
-        *last = Some(Told { asked, ports, is_node });
-        answer.map(|(ports, _)| ports)
+        let answer = known.ask(client, only_here, limit).await;
+        known.failed = answer.is_err().then_some(asked);
+        answer
     }
 }
 
-/// The ports, and whether this host is a node on which pods run.
-async fn ask(client: &Client, limit: Duration) -> Result<(Vec<HeldPort>, bool), RuntimeError> {
+impl Known {
+    async fn ask(
+        &mut self,
+        client: &Client,
+        only_here: bool,
+        limit: Duration,
+    ) -> Result<Vec<HeldPort>, RuntimeError> {
+        let place = match self.nodes {
+            Some((asked, place)) if asked.elapsed() < LEFT_IN_PEACE => place,
+            _ => {
+                let asked = Instant::now();
+                let place = place(client, limit).await?;
+                self.nodes = Some((asked, place));
+                place
+            }
+        };
+        if only_here && place == Place::Elsewhere {
+            return Ok(Vec::new());
+        }
+        let asked = Instant::now();
+        let ports = ports(client, place, limit).await?;
+        self.told = Some((asked, ports.clone()));
+        Ok(ports)
+    }
+}
+
+async fn place(client: &Client, limit: Duration) -> Result<Place, RuntimeError> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    match within(limit, "list the nodes", nodes.list(&ListParams::default())).await {
+        Ok(nodes) if nodes.items.iter().any(is_this_host) => Ok(Place::Here),
+        Ok(_) => Ok(Place::Elsewhere),
+        Err(error) if error.kind == ErrorKind::Forbidden => Ok(Place::Hidden),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_this_host(node: &Node) -> bool {
+    let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    addresses.filter_map(|address| address.address.parse().ok()).any(is_of_this_host)
+}
+
+/// All ports that the cluster whose nodes are at `place` holds.
+async fn ports(client: &Client, place: Place, limit: Duration) -> Result<Vec<HeldPort>, RuntimeError> {
     let (pods, services): (Api<Pod>, Api<Service>) = (Api::all(client.clone()), Api::all(client.clone()));
     let all = ListParams::default();
     let (pods, services) = tokio::try_join!(
@@ -69,7 +124,7 @@ async fn ask(client: &Client, limit: Duration) -> Result<(Vec<HeldPort>, bool), 
         within(limit, "list the services of all namespaces", services.list(&all)),
     )?;
     let mut held = Vec::new();
-    let mut is_node = false;
+    let mut is_node = place == Place::Here;
     for pod in &pods.items {
         let is_here = pod::node_address(pod).is_some_and(is_of_this_host);
         is_node |= is_here;
@@ -102,7 +157,7 @@ async fn ask(client: &Client, limit: Duration) -> Result<(Vec<HeldPort>, bool), 
             lease: lease.clone(),
         }));
     }
-    Ok((held, is_node))
+    Ok(held)
 }
 
 fn full_name(namespace: Option<&String>, name: Option<&String>) -> String {
@@ -113,4 +168,10 @@ fn full_name(namespace: Option<&String>, name: Option<&String>) -> String {
 /// Whether the address is one of this host's: only then can something be bound to it.
 fn is_of_this_host(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// The same of a host as it stands in an address of the network; a name other than `localhost` is not looked up.
+pub(super) fn is_name_of_this_host(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse();
+    host == "localhost" || address.is_ok_and(is_of_this_host)
 }

@@ -92,6 +92,8 @@ pub struct Kubernetes {
 struct Connected {
     client: Client,
     endpoint: String,
+    /// Whether the API server is on this host.
+    is_near: bool,
 }
 
 impl Kubernetes {
@@ -129,8 +131,9 @@ impl Kubernetes {
             };
             let config = config.map_err(|error| refused(doing, error.into()))?;
             let endpoint = config.cluster_url.to_string();
+            let is_near = config.cluster_url.host().is_some_and(held::is_name_of_this_host);
             let client = Client::try_from(config).map_err(|error| refused(doing, error))?;
-            Ok(Connected { client, endpoint })
+            Ok(Connected { client, endpoint, is_near })
         };
         self.connection.get_or_try_init(connect).await
     }
@@ -370,7 +373,8 @@ impl Runtime for Kubernetes {
     }
 
     async fn held_ports(&self, only_here: bool) -> Result<Vec<HeldPort>, RuntimeError> {
-        self.held.ports(&self.client().await?, only_here).await
+        let connected = self.connected().await?;
+        self.held.ports(&connected.client, only_here, connected.is_near).await
     }
 
     async fn inspect(&self, id: &str) -> Result<Option<Observed>, RuntimeError> {
