@@ -151,6 +151,12 @@ pub struct StartRequest {
     /// The command with its arguments; the image's own if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
+    /// Whether its standard input is kept open, so that who attaches can write to it; the template's word if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interactive: Option<bool>,
+    /// Whether it gets a terminal; the template's word if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<bool>,
     /// Whether a running agent with another specification is to be recreated.
     #[serde(skip_serializing_if = "crate::is_false")]
     pub replace: bool,

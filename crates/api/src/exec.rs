@@ -1,4 +1,5 @@
-//! Commands beside an agent: `POST /v1/agents/{project}/{name}/exec` with `Upgrade: berthold-exec`, then [`Frame`]s both ways.
+//! Commands beside an agent, and an agent's own streams: `POST /v1/agents/{project}/{name}/exec` or `…/attach` with
+//! `Upgrade: berthold-exec`, then [`Frame`]s both ways.
 //!
 //! After the request's JSON body the broker answers `101 Switching Protocols` and the connection carries frames: a byte
 //! for the kind, four for the length (big endian), then the payload. The broker's last frame is [`Frame::Exit`].
@@ -12,6 +13,8 @@ use utoipa::ToSchema;
 pub const PROTOCOL: &str = "berthold-exec";
 /// The longest payload of a frame, in bytes.
 pub const MAX_PAYLOAD: usize = 1 << 20;
+/// The header of an answer to `…/attach` that says which of `stdin` and `terminal` there is, parted by a comma.
+pub const STREAMS: &str = "berthold-streams";
 const HEADER: usize = 5;
 
 /// What to run.
@@ -28,6 +31,14 @@ pub struct ExecRequest {
     pub stdin: bool,
     /// Whether the command gets a terminal, and of which size.
     pub terminal: Option<Size>,
+}
+
+/// To what to attach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AttachRequest {
+    /// Whether standard input is forwarded.
+    pub stdin: bool,
 }
 
 /// The size of a terminal in characters.

@@ -18,10 +18,10 @@ pub use agent::{
     Agent, AgentDocument, AgentState, AgentsDocument, Label, RestartRequest, StartRequest, StopRequest,
 };
 pub use broker::{Broker, BrokerDocument, RuntimeStatus};
-pub use client::{Client, ClientError, Endpoint, EndpointError, ExecConnection};
+pub use client::{Attachment, Client, ClientError, Endpoint, EndpointError, ExecConnection};
 pub use error::{Code, ErrorBody, ErrorDocument, Problem};
 pub use event::{Event, Events};
-pub use exec::ExecRequest;
+pub use exec::{AttachRequest, ExecRequest};
 pub use history::{HistoryDocument, HistoryEntry, HistoryQuery};
 pub use lease::{Holder, Lease, LeaseDocument, LeaseRequest, LeasesDocument};
 pub use pool::{Counts, Pool, PoolDocument, PoolPort, PoolPortState};

@@ -29,7 +29,7 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use runtime::{
     Attached, Created, EngineInfo, ErrorKind, ExecRequest, HeldPort, LogRequest, LogStream, Observed,
-    Progress, Runtime, RuntimeError, Spec,
+    Progress, Runtime, RuntimeError, Spec, Streams,
 };
 use rustix::process::{Signal, getpid, kill_process};
 
@@ -251,5 +251,9 @@ impl Runtime for Faulty {
 
     async fn exec(&self, id: &str, request: &ExecRequest) -> Result<Attached, RuntimeError> {
         self.0.exec(id, request).await
+    }
+
+    async fn attach(&self, id: &str, stdin: bool) -> Result<Streams, RuntimeError> {
+        self.0.attach(id, stdin).await
     }
 }

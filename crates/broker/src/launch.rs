@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use pool::{AgentKey, environment};
 use runtime::{
-    ErrorKind, LogRequest, Network, Observed, ObservedState, Output, Progress, Publish, Runtime,
+    Console, ErrorKind, LogRequest, Network, Observed, ObservedState, Output, Progress, Publish, Runtime,
     RuntimeError, Spec,
 };
 
@@ -165,6 +165,7 @@ impl Core {
             labels: lease.map(|lease| labels::write(&self.id, &record.key, lease)).unwrap_or_default(),
             volumes: spec::mounts(spec, runtime.needs_image())?,
             workdir: spec.workspace.clone(),
+            console: Console { stdin: spec.interactive, terminal: spec.terminal },
             publish: if network.publishes() && runtime.publishes() {
                 ports.iter().map(publish).collect()
             } else {

@@ -107,6 +107,11 @@ pub(crate) struct AgentSpec {
     pub(crate) network: String,
     /// How many ports it gets.
     pub(crate) ports: u16,
+    /// Whether its standard input is kept open, and whether it has a terminal.
+    #[serde(default)]
+    pub(crate) interactive: bool,
+    #[serde(default)]
+    pub(crate) terminal: bool,
     /// Whether the agent is forgotten once it has ended.
     pub(crate) remove: bool,
 }

@@ -21,8 +21,20 @@ pub(crate) struct Resolved {
 
 /// Whether the request says nothing of what to run: then the agent is meant as it was last time.
 pub(crate) fn says_nothing(request: &StartRequest) -> bool {
-    let StartRequest { image, template, runtime, ports, env, volumes, workspace, network, command, .. } =
-        request;
+    let StartRequest {
+        image,
+        template,
+        runtime,
+        ports,
+        env,
+        volumes,
+        workspace,
+        network,
+        command,
+        interactive,
+        terminal,
+        ..
+    } = request;
     image.is_none()
         && template.is_none()
         && runtime.is_none()
@@ -32,6 +44,8 @@ pub(crate) fn says_nothing(request: &StartRequest) -> bool {
         && workspace.is_none()
         && network.is_none()
         && command.is_empty()
+        && interactive.is_none()
+        && terminal.is_none()
 }
 
 /// Whether the request leaves open what is run, and only says how: then the rest is meant as it was last time.
@@ -47,6 +61,8 @@ pub(crate) fn completed(request: &StartRequest, runtime: &str, was: &AgentSpec) 
     whole.ports = request.ports.or(Some(was.ports));
     whole.workspace = request.workspace.clone().or_else(|| was.workspace.clone());
     whole.network = request.network.clone().or_else(|| Some(was.network.clone()));
+    whole.interactive = request.interactive.or(Some(was.interactive));
+    whole.terminal = request.terminal.or(Some(was.terminal));
     whole.env = was.env.clone();
     whole.env.extend(request.env.clone());
     if request.volumes.is_empty() {
@@ -98,6 +114,8 @@ pub(crate) fn resolve(request: &StartRequest, settings: &Settings) -> Result<Res
             workspace,
             network: request.network.clone().or_else(|| template.network.clone()).unwrap_or_default(),
             ports: ports(request.ports.or(template.ports), settings)?,
+            interactive: request.interactive.or(template.interactive).unwrap_or(false),
+            terminal: request.terminal.or(template.terminal).unwrap_or(false),
             remove: request.remove,
         },
     })
@@ -114,6 +132,8 @@ pub(crate) fn differences(runs: &AgentSpec, asked: &AgentSpec) -> Vec<String> {
         ("workspace", text(&runs.workspace), text(&asked.workspace)),
         ("network", runs.network.clone(), asked.network.clone()),
         ("number of ports", runs.ports.to_string(), asked.ports.to_string()),
+        ("--interactive", runs.interactive.to_string(), asked.interactive.to_string()),
+        ("--tty", runs.terminal.to_string(), asked.terminal.to_string()),
         ("--rm", runs.remove.to_string(), asked.remove.to_string()),
     ];
     for (what, runs, asked) in pairs {

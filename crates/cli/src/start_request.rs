@@ -39,6 +39,8 @@ pub(crate) fn meant(typed: StartArguments, around: &Surroundings<'_>) -> Result<
         directory: around.directory.to_str().map(str::to_owned),
         network: typed.network,
         command: typed.command,
+        interactive: typed.interactive.then_some(true),
+        terminal: typed.terminal.then_some(true),
         replace: typed.replace,
         remove: typed.rm,
         wait_ms: typed.wait.map(milliseconds),

@@ -32,6 +32,11 @@ impl Drop for RawMode {
     }
 }
 
+/// Whether there is a terminal on standard output.
+pub(crate) fn is_there() -> bool {
+    io::stdout().is_terminal()
+}
+
 /// The size of the terminal on standard output; that of the first terminals where there is none.
 pub(crate) fn size() -> Size {
     match tcgetwinsize(io::stdout()) {

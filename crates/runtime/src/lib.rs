@@ -16,8 +16,8 @@ pub mod process;
 
 pub use error::{ErrorKind, RuntimeError};
 pub use model::{
-    Attached, Created, EngineInfo, ExecRequest, HeldPort, LogRequest, LogStream, Network, NoProgress,
-    Observed, ObservedState, Output, Progress, Publish, Spec, TerminalSize, Volume,
+    Attached, Console, Created, EngineInfo, ExecRequest, HeldPort, LogRequest, LogStream, Network,
+    NoProgress, Observed, ObservedState, Output, Progress, Publish, Spec, Streams, TerminalSize, Volume,
 };
 
 use std::time::Duration;
@@ -141,4 +141,11 @@ pub trait Runtime: Send + Sync {
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::NotRunning`], [`ErrorKind::Command`].
     async fn exec(&self, id: &str, request: &ExecRequest) -> Result<Attached, RuntimeError>;
+
+    /// Attaches to the standard streams of a running agent; with `stdin` also to its input, where that is kept open. What it
+    /// wrote before is not among its output. Several may be attached at once, and going away ends nothing but the attachment.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::NotRunning`]; [`ErrorKind::Unsupported`] where it cannot be done.
+    async fn attach(&self, id: &str, stdin: bool) -> Result<Streams, RuntimeError>;
 }

@@ -28,10 +28,21 @@ pub struct Spec {
     pub volumes: Vec<Volume>,
     /// The directory inside in which the command starts; none for the image's own.
     pub workdir: Option<String>,
+    /// What its standard streams are.
+    pub console: Console,
     /// The network.
     pub network: Network,
     /// The ports to publish, each with the same number inside. Ignored with [`Network::Host`].
     pub publish: Vec<Publish>,
+}
+
+/// What the standard streams of an agent are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Console {
+    /// Whether its standard input is kept open, for [`crate::Runtime::attach`]; else it reads nothing.
+    pub stdin: bool,
+    /// Whether they are a terminal, which makes one stream of its output.
+    pub terminal: bool,
 }
 
 /// A port to publish, or one that is published.
@@ -205,15 +216,21 @@ pub struct TerminalSize {
     pub rows: u16,
 }
 
-/// The ends of a command that runs beside an agent.
-pub struct Attached {
-    /// What it writes; ends when the command has ended.
+/// The other ends of standard streams.
+pub struct Streams {
+    /// What is written; ends when the writer has ended.
     pub output: LogStream,
-    /// Its standard input, if that was asked for; dropping the sender closes it. The runtime receives; the bound
+    /// The standard input, if that was asked for and is open; dropping the sender closes it. The runtime receives; the bound
     /// keeps a fast writer from filling memory.
     pub input: Option<mpsc::Sender<Bytes>>,
-    /// New sizes of the terminal; the runtime receives.
+    /// New sizes of the terminal, if there is one; the runtime receives.
     pub resize: Option<mpsc::Sender<TerminalSize>>,
+}
+
+/// The ends of a command that runs beside an agent.
+pub struct Attached {
+    /// Its standard streams.
+    pub streams: Streams,
     /// The exit code, to be awaited after the output has ended.
     pub exit: futures_util::future::BoxFuture<'static, Result<i64, RuntimeError>>,
 }

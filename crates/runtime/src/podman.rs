@@ -25,7 +25,7 @@ use crate::child;
 use crate::docker::{Docker, EngineEndpoint};
 use crate::{
     Attached, Created, EngineInfo, ErrorKind, ExecRequest, HeldPort, LogRequest, LogStream, Observed,
-    Progress, Runtime, RuntimeError, Spec,
+    Progress, Runtime, RuntimeError, Spec, Streams,
 };
 
 const NAME: &str = "podman";
@@ -190,5 +190,9 @@ impl Runtime for Podman {
 
     async fn exec(&self, id: &str, request: &ExecRequest) -> Result<Attached, RuntimeError> {
         self.api().await?.exec(id, request).await
+    }
+
+    async fn attach(&self, id: &str, stdin: bool) -> Result<Streams, RuntimeError> {
+        self.api().await?.attach(id, stdin).await
     }
 }

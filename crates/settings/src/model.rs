@@ -230,4 +230,8 @@ pub struct Template {
     pub ports: Option<u16>,
     /// A host directory that is mounted under its own path and in which the command starts.
     pub workspace: Option<String>,
+    /// Whether its standard input is kept open.
+    pub interactive: Option<bool>,
+    /// Whether it gets a terminal.
+    pub terminal: Option<bool>,
 }

@@ -167,6 +167,8 @@ fn template(block: &Block<'_>) -> Result<Template> {
         runtime: runtime(&block.get("runtime"))?,
         ports: block.get("ports").count()?,
         workspace: block.get("workspace").scalar()?,
+        interactive: block.get("interactive").truth()?,
+        terminal: block.get("terminal").truth()?,
     })
 }
 

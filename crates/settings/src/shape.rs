@@ -206,6 +206,8 @@ static TEMPLATE: Shape = Shape::Block(&[
         "A host directory that is mounted under its own path and in which the command starts.",
         text,
     ),
+    leaf("interactive", "Whether its standard input is kept open, for `berthold attach`.", truth),
+    leaf("terminal", "Whether it gets a terminal.", truth),
 ]);
 
 impl Shape {

@@ -97,6 +97,11 @@ fn template(template: &Template) -> Value {
     if let Some(ports) = template.ports {
         shown["ports"] = ports.into();
     }
+    for (name, truth) in [("interactive", template.interactive), ("terminal", template.terminal)] {
+        if let Some(truth) = truth {
+            shown[name] = truth.into();
+        }
+    }
     shown
 }
 

@@ -19,13 +19,13 @@ use futures_util::{StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
 use hyper::header::{CONNECTION, UPGRADE};
 use hyper::upgrade::Upgraded;
-use hyper::{Method, StatusCode};
+use hyper::{HeaderMap, Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio_util::codec::Framed;
 
-use crate::exec::{FrameCodec, PROTOCOL};
+use crate::exec::{FrameCodec, PROTOCOL, STREAMS};
 use crate::{
-    Agent, AgentDocument, AgentsDocument, Broker, BrokerDocument, Event, Events, ExecRequest,
+    Agent, AgentDocument, AgentsDocument, AttachRequest, Broker, BrokerDocument, Event, Events, ExecRequest,
     HistoryDocument, HistoryQuery, Pool, PoolDocument, Reconciliation, ReconciliationDocument,
     RestartRequest, StartRequest, StopRequest,
 };
@@ -42,6 +42,16 @@ pub struct Client {
 
 /// Frames to and from a command that runs beside an agent.
 pub type ExecConnection = Framed<TokioIo<Upgraded>, FrameCodec>;
+
+/// A connection to an agent's own standard streams.
+pub struct Attachment {
+    /// Their frames.
+    pub connection: ExecConnection,
+    /// Whether what is sent reaches the agent: it was asked for, and its standard input is open.
+    pub stdin: bool,
+    /// Whether the streams are a terminal.
+    pub terminal: bool,
+}
 
 impl Client {
     /// A client of the broker at `endpoint`. A Unix socket needs no token.
@@ -277,14 +287,36 @@ impl Client {
         name: &str,
         request: &ExecRequest,
     ) -> Result<ExecConnection, ClientError> {
-        let mut call = Call::agent(Method::POST, project, name, &["exec"]).body(request).unlimited();
+        let call = Call::agent(Method::POST, project, name, &["exec"]).body(request).unlimited();
+        Ok(self.upgraded(call).await?.0)
+    }
+
+    /// Attaches to an agent's own standard streams.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn attach(
+        &self,
+        project: &str,
+        name: &str,
+        request: &AttachRequest,
+    ) -> Result<Attachment, ClientError> {
+        let call = Call::agent(Method::POST, project, name, &["attach"]).body(request).unlimited();
+        let (connection, headers) = self.upgraded(call).await?;
+        let streams = headers.get(STREAMS).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let has = |name| streams.split(',').any(|stream| stream.trim() == name);
+        Ok(Attachment { connection, stdin: has("stdin"), terminal: has("terminal") })
+    }
+
+    async fn upgraded(&self, mut call: Call) -> Result<(ExecConnection, HeaderMap), ClientError> {
         call.headers = vec![(CONNECTION.as_str(), "upgrade"), (UPGRADE.as_str(), PROTOCOL)];
         let response = self.succeed(&call).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(self.protocol(&call, format!("{} in place of 101", response.status())));
         }
+        let headers = response.headers().clone();
         let upgraded = hyper::upgrade::on(response).await.map_err(|error| self.broken_off(&call, error))?;
-        Ok(Framed::new(TokioIo::new(upgraded), FrameCodec))
+        Ok((Framed::new(TokioIo::new(upgraded), FrameCodec), headers))
     }
 
     async fn stream(

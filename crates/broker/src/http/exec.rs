@@ -1,9 +1,10 @@
-//! Commands beside an agent, over an upgraded connection (see `api::exec`).
+//! Commands beside an agent, and an agent's own streams, over an upgraded connection (see `api::exec`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use api::exec::{Frame, FrameCodec, MAX_PAYLOAD, PROTOCOL};
-use api::{Code, ExecRequest, Problem};
+use api::exec::{Frame, FrameCodec, MAX_PAYLOAD, PROTOCOL, STREAMS};
+use api::{AttachRequest, Code, ExecRequest, Problem};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -15,8 +16,8 @@ use bytes::Bytes;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use pool::environment;
-use runtime::{Attached, Output, TerminalSize};
+use pool::{AgentKey, environment};
+use runtime::{Attached, Observed, ObservedState, Output, Runtime, Streams, TerminalSize};
 use tokio::sync::mpsc;
 use tokio_util::codec::Framed;
 
@@ -25,8 +26,11 @@ use super::problem::Refusal;
 use crate::core::Core;
 use crate::error::OperationError;
 use crate::lifecycle::runtime_error;
-use crate::model::Stage;
+use crate::model::{AgentRecord, Stage};
 use crate::spec::invalid;
+
+/// How long the end of an agent may lag behind that of its streams.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// Runs a command beside an agent. The connection is upgraded to `berthold-exec`.
 #[utoipa::path(post, path = "/v1/agents/{project}/{name}/exec", tag = "agents", request_body = ExecRequest,
@@ -40,41 +44,105 @@ pub(super) async fn exec(
     mut request: Request,
 ) -> Result<Response, Refusal> {
     let key = key(path)?;
+    let upgrade = upgrade(&mut request)?;
+    let Json(wanted) = Json::<ExecRequest>::from_request(request, &()).await?;
+    let (record, id, runtime) = running(&core, key)?;
+    let failed = |source| runtime_error(&record, source);
+    let Attached { streams, exit } = runtime.exec(&id, &meant(wanted)?).await.map_err(failed)?;
+    let exit = async { exit.await.map_err(|error| error.to_string()) };
+    converse(&core, upgrade, streams, exit);
+    switching(&[])
+}
+
+/// Attaches to an agent's own standard streams. The connection is upgraded to `berthold-exec`; the header `berthold-streams` says
+/// which of `stdin` and `terminal` there is. The exit code is sent once the agent has ended.
+#[utoipa::path(post, path = "/v1/agents/{project}/{name}/attach", tag = "agents", request_body = AttachRequest,
+    params(("project" = String, Path), ("name" = String, Path)),
+    responses((status = 101, description = "frames follow, both ways"), (status = 400, body = Problem),
+        (status = 404, body = Problem), (status = 409, body = Problem), (status = 502, body = Problem),
+        (status = 503, body = Problem)))]
+pub(super) async fn attach(
+    State(core): State<Arc<Core>>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    mut request: Request,
+) -> Result<Response, Refusal> {
+    let key = key(path)?;
+    let upgrade = upgrade(&mut request)?;
+    let Json(wanted) = Json::<AttachRequest>::from_request(request, &()).await?;
+    let (record, id, runtime) = running(&core, key)?;
+    let failed = |source| runtime_error(&record, source);
+    let streams = runtime.attach(&id, wanted.stdin).await.map_err(failed)?;
+    let has = [("stdin", streams.input.is_some()), ("terminal", streams.resize.is_some())];
+    let has: Vec<&str> = has.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| name).collect();
+    converse(&core, upgrade, streams, async move { end_of(runtime.as_ref(), &id, &record.key).await });
+    switching(&[(STREAMS, has.join(","))])
+}
+
+/// The upgrade that the request asks for.
+fn upgrade(request: &mut Request) -> Result<OnUpgrade, Refusal> {
     let upgrade =
         request.extensions_mut().remove::<OnUpgrade>().filter(|_| asks_for_upgrade(request.headers()));
-    let Some(upgrade) = upgrade else {
+    upgrade.ok_or_else(|| {
         let problem = format!("this call needs the headers `Connection: Upgrade` and `Upgrade: {PROTOCOL}`");
-        return Err(Refusal::new(Code::InvalidRequest, problem));
-    };
-    let Json(wanted) = Json::<ExecRequest>::from_request(request, &()).await?;
-    let record = core.agent(&key).ok_or_else(|| core.unknown(&key))?;
-    let (Stage::Running, Some(id)) = (record.stage, &record.container) else {
-        return Err(OperationError::NotRunning { key }.into());
-    };
-    let runtime = core.runtime_of(&record)?;
-    let failed = |source| runtime_error(&record, source);
-    let attached = runtime.exec(id, &meant(wanted)?).await.map_err(failed)?;
-    let ended = core.shutdown.clone().cancelled_owned();
-    tokio::spawn(async move {
-        let frames = match upgrade.await {
-            Ok(connection) => Framed::new(TokioIo::new(connection), FrameCodec),
-            Err(error) => return tracing::debug!(%error, "a client did not go on with its command"),
-        };
-        tokio::select! {
-            () = relay(frames, attached) => {}
-            () = ended => {}
-        }
-    });
-    let response = Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
-        .header(CONNECTION, "upgrade")
-        .header(UPGRADE, PROTOCOL)
-        .body(Body::empty());
-    response.map_err(|error| OperationError::Lost(error.to_string()).into())
+        Refusal::new(Code::InvalidRequest, problem)
+    })
 }
 
 fn asks_for_upgrade(headers: &HeaderMap) -> bool {
     headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(PROTOCOL.as_bytes()))
+}
+
+/// The agent of that name, which runs, with its id on its runtime.
+fn running(core: &Core, key: AgentKey) -> Result<(AgentRecord, String, Arc<dyn Runtime>), Refusal> {
+    let record = core.agent(&key).ok_or_else(|| core.unknown(&key))?;
+    let (Stage::Running, Some(id)) = (record.stage, record.container.clone()) else {
+        return Err(OperationError::NotRunning { key }.into());
+    };
+    let runtime = core.runtime_of(&record)?;
+    Ok((record, id, runtime))
+}
+
+/// Carries frames both ways as soon as the connection is upgraded, until the streams end or the broker does.
+fn converse(
+    core: &Core,
+    upgrade: OnUpgrade,
+    streams: Streams,
+    exit: impl Future<Output = Result<i64, String>> + Send + 'static,
+) {
+    let ended = core.shutdown.clone().cancelled_owned();
+    tokio::spawn(async move {
+        let frames = match upgrade.await {
+            Ok(connection) => Framed::new(TokioIo::new(connection), FrameCodec),
+            Err(error) => return tracing::debug!(%error, "a client did not go on after its upgrade"),
+        };
+        tokio::select! {
+            () = relay(frames, streams, exit) => {}
+            () = ended => {}
+        }
+    });
+}
+
+fn switching(headers: &[(&str, String)]) -> Result<Response, Refusal> {
+    let mut response = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(CONNECTION, "upgrade")
+        .header(UPGRADE, PROTOCOL);
+    for (name, value) in headers {
+        response = response.header(*name, value);
+    }
+    response.body(Body::empty()).map_err(|error| OperationError::Lost(error.to_string()).into())
+}
+
+/// The code with which an agent has ended whose streams are over.
+async fn end_of(runtime: &dyn Runtime, id: &str, key: &AgentKey) -> Result<i64, String> {
+    match runtime.wait_for_end(id, SETTLING).await.map_err(|error| error.to_string())? {
+        Some(Observed { state: ObservedState::Exited { code: Some(code), .. }, .. }) => Ok(code),
+        Some(Observed { state: ObservedState::Exited { code: None, .. }, .. }) => {
+            Err(format!("{key} has ended, with an unknown code"))
+        }
+        Some(_) => Err(format!("the connection to {key} broke off; it goes on")),
+        None => Err(format!("{key} has ended and was removed")),
+    }
 }
 
 fn meant(request: ExecRequest) -> Result<runtime::ExecRequest, OperationError> {
@@ -98,13 +166,16 @@ fn meant(request: ExecRequest) -> Result<runtime::ExecRequest, OperationError> {
     })
 }
 
-/// Carries frames both ways until the command has ended and all that it wrote was sent.
-async fn relay<T>(frames: Framed<T, FrameCodec>, attached: Attached)
-where
+/// Carries frames both ways until the streams have ended and all that came of them was sent, and with what they ended.
+async fn relay<T>(
+    frames: Framed<T, FrameCodec>,
+    streams: Streams,
+    exit: impl Future<Output = Result<i64, String>>,
+) where
     Framed<T, FrameCodec>: Stream<Item = std::io::Result<Frame>> + Sink<Frame, Error = std::io::Error>,
 {
     let (mut to_client, from_client) = frames.split();
-    let Attached { mut output, input, resize, exit } = attached;
+    let Streams { mut output, input, resize } = streams;
     let written = async {
         while let Some(piece) = output.next().await {
             let (bytes, frame): (Bytes, fn(Bytes) -> Frame) = match piece {
@@ -118,14 +189,14 @@ where
         }
         let last = match exit.await {
             Ok(code) => Frame::Exit(code),
-            Err(error) => Frame::Failed(error.to_string()),
+            Err(reason) => Frame::Failed(reason),
         };
         to_client.send(last).await
     };
     let gone = read(from_client, input, resize);
     tokio::select! {
         result = written => if let Err(error) = result {
-            tracing::debug!(%error, "a client went away before its command had ended");
+            tracing::debug!(%error, "a client went away before its streams had ended");
         },
         () = gone => {}
     }

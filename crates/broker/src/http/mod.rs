@@ -51,6 +51,7 @@ fn routes() -> OpenApiRouter<Arc<Core>> {
         .route("/v1/leases/{owner}", get(leases::show).put(leases::grant).delete(leases::release))
         .routes(routes!(streams::logs))
         .routes(routes!(exec::exec))
+        .routes(routes!(exec::attach))
         .routes(routes!(streams::events))
         .routes(routes!(system::pool))
         .routes(routes!(history::history))

@@ -1,5 +1,6 @@
 //! The commands, a file each. A command's arguments are a clap struct whose doc comment is its help.
 
+mod attach;
 mod broker;
 mod completions;
 mod delete;
@@ -45,6 +46,7 @@ pub(crate) enum Command {
     History(history::Arguments),
     Logs(logs::Arguments),
     Exec(exec::Arguments),
+    Attach(attach::Arguments),
     Open(open::Arguments),
     Reconcile(reconcile::Arguments),
     Run(run::Arguments),
@@ -80,6 +82,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> Result<ExitCode,
         Command::History(arguments) => history::run(&arguments, context).await?,
         Command::Logs(arguments) => return logs::run(&arguments, context).await,
         Command::Exec(arguments) => return exec::run(arguments, context).await,
+        Command::Attach(arguments) => return attach::run(arguments, context).await,
         Command::Open(arguments) => open::run(&arguments, context).await?,
         Command::Reconcile(arguments) => reconcile::run(&arguments, context).await?,
         Command::Run(arguments) => return run::run(&arguments, context).await,

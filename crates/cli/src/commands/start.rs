@@ -30,6 +30,7 @@ Examples:
   berthold start dev --image node:22 -w . -- npm run dev
   berthold start web --template web --ports 3 --wait
   berthold start db --image postgres:18 -e POSTGRES_PASSWORD -v data:/var/lib/postgresql
+  berthold start -it coder --image node:22 -w . -- npx some-agent    and then: berthold attach coder
   berthold start tests --runtime process -w ~/shop -- make test
   berthold start dev                      once more, as it was")]
 pub(crate) struct Arguments {
@@ -60,6 +61,12 @@ pub(crate) struct Arguments {
     /// A directory that is mounted under its own path and in which the command starts
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workspace: Option<PathBuf>,
+    /// Keep its standard input open, for `berthold attach`
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give it a terminal, for `berthold attach`
+    #[arg(short, long = "tty")]
+    pub(crate) terminal: bool,
     /// The network: host, none, or the name of one
     #[arg(long, value_name = "NETWORK")]
     pub(crate) network: Option<String>,
@@ -94,6 +101,12 @@ pub(crate) async fn run(arguments: Arguments, context: &Context) -> Result<(), C
     }
     view::warn(&agent, output);
     output.print(&shown(&agent, created))?;
+    if (request.interactive.is_some() || request.terminal.is_some()) && agent.state == AgentState::Running {
+        output.say(&format!(
+            "`berthold attach {}` has its input and output in your terminal",
+            view::name(&agent)
+        ));
+    }
     if agent.ports.is_empty() && agent.state == AgentState::Running && request.ports != Some(0) {
         let has_pool = client.pool(false).await.is_ok_and(|pool| pool.enabled);
         output.say(if has_pool { "it was started without ports" } else { NO_POOL });

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use crate::support::*;
+use crate::typist::Typist;
 
 /// A runtime under test.
 struct Subject {
@@ -49,6 +50,11 @@ impl Subject {
     /// Whether something can be run without any network.
     fn has_no_network(&self) -> bool {
         !matches!(self.name, "process" | "kubernetes")
+    }
+
+    /// Whether something that runs can be attached to.
+    fn has_consoles(&self) -> bool {
+        !matches!(self.name, "process" | "container")
     }
 
     fn has_host_network(&self) -> bool {
@@ -235,6 +241,73 @@ fn exec_passes_input_output_and_exit_code_on(subject: &Subject, host: &mut Host)
     assert_eq!(host.error(1, &["exec", "dev", "--", "true"])["code"], "not_running");
 }
 
+fn an_attached_terminal_resizes_and_can_be_left(subject: &Subject, host: &mut Host) {
+    let arguments = subject.start("dev", &["-it"], &["sh"]);
+    if !subject.has_consoles() {
+        assert_eq!(host.error(2, &strs(&arguments))["code"], "unsupported");
+        assert_eq!((host.leased(), subject.leftovers(host)), (vec![], vec![]));
+        started(host, &subject.idle("dev"));
+        let refused = host.run(&["attach", "dev"]);
+        assert_eq!(refused.code, 2, "{refused:?}");
+        return;
+    }
+    started(host, &arguments);
+    let mut typist = Typist::start(host, &["attach", "dev"], (100, 30));
+    typist.sees("leave with ctrl-p ctrl-q");
+    typist.types("WORD=kept\n");
+    for (size, shown) in [((100, 30), "30 100"), ((90, 20), "20 90")] {
+        typist.resize(size);
+        eventually("the size is known inside", || {
+            typist.types("stty size\n");
+            typist.shown().contains(shown)
+        });
+    }
+    typist.types("\x10\x11");
+    typist.sees("which goes on");
+    assert_eq!(typist.code(), 0);
+    assert_eq!(host.agent("dev")["state"], "running");
+    let mut typist = Typist::start(host, &["attach", "dev"], (100, 30));
+    typist.types("echo $WORD-$WORD; exit 7\n");
+    typist.sees("kept-kept");
+    assert_eq!(typist.code(), 7);
+    eventually("its end is noticed", || host.agent("dev")["state"] == "exited");
+    assert_eq!(host.run(&["attach", "dev"]).code, 1, "there is nothing to attach to any more");
+}
+
+fn what_is_attached_without_a_terminal_is_piped(subject: &Subject, host: &mut Host) {
+    if !subject.has_consoles() {
+        return;
+    }
+    let script = "while read word; do echo got $word; echo heard $word >&2; done; echo over; sleep 100000";
+    started(host, &subject.start("dev", &["-i"], &["sh", "-c", script]));
+    let attached = |word: &str| {
+        let pipe = Stdio::piped;
+        let mut child = host.command();
+        let mut child =
+            child.args(["attach", "dev"]).stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().unwrap();
+        writeln!(child.stdin.as_mut().unwrap(), "{word}").unwrap();
+        let line = |of: &mut dyn std::io::Read| {
+            let mut line = String::new();
+            BufReader::new(of).read_line(&mut line).unwrap();
+            line
+        };
+        assert_eq!(line(child.stdout.as_mut().unwrap()), format!("got {word}\n"));
+        assert_eq!(line(child.stderr.as_mut().unwrap()), format!("heard {word}\n"));
+        // The end of its input is not that of the agent's.
+        drop(child.stdin.take());
+        child
+    };
+    for word in ["first", "second"] {
+        let mut child = attached(word);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(!host.ok(&["logs", "dev"]).contains("over"));
+    let mut child = attached("third");
+    host.ok(&["stop", "dev", "-t", "0s"]);
+    assert_ne!(child.wait().unwrap().code(), Some(0), "the agent's end is that of the attachment");
+}
+
 fn two_starts_at_once_are_one(subject: &Subject, host: &mut Host) {
     let arguments = subject.idle("dev");
     let spawn = || {
@@ -339,6 +412,8 @@ for_every_runtime! {
     a_start_that_fails_leaves_nothing,
     a_later_broker_finds_them_again,
     exec_passes_input_output_and_exit_code_on,
+    an_attached_terminal_resizes_and_can_be_left,
+    what_is_attached_without_a_terminal_is_piped,
     two_starts_at_once_are_one,
     on_the_host_network_nothing_is_claimed_to_be_published,
     a_port_that_the_engine_refuses_is_blocked_and_another_is_tried,

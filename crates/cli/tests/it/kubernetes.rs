@@ -409,8 +409,15 @@ fn the_manifest_s_rights_suffice_for_all_of_it() {
         web(&host, "dev");
         assert_eq!(host.ok(&["exec", "dev", "--", "echo", "hi"]), "hi\n");
         host.ok(&["logs", "dev"]);
+        let image = cluster_image();
+        let mut job = start("job", &image, "read code; exit $code");
+        job.insert(2, "-i");
+        host.ok(&job);
+        let mut attached = host.command().args(["attach", "job"]).stdin(Stdio::piped()).spawn().unwrap();
+        attached.stdin.take().unwrap().write_all(b"3\n").unwrap();
+        assert_eq!(attached.wait().unwrap().code(), Some(3));
         eventually("it is reached", || fetch(host.port(0)).is_some());
-        host.ok(&["delete", "dev", "-t", "0s"]);
+        host.ok(&["delete", "--all", "-t", "0s"]);
         assert_eq!(host.leased(), [], "{expose}");
         assert!(!host.broker_log().contains("forbidden"), "{}", host.broker_log());
     }

@@ -23,3 +23,4 @@ mod process;
 mod run;
 mod support;
 mod truth;
+mod typist;

@@ -17,7 +17,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Attached, ErrorKind, LogStream, Output, RuntimeError};
+use crate::{Attached, ErrorKind, LogStream, Output, RuntimeError, Streams};
 
 const CHUNK: usize = 16 * 1024;
 /// Pieces under way to a slow reader, who so slows the command down.
@@ -41,7 +41,8 @@ pub(crate) fn on_pipes(mut child: Child) -> Attached {
         tokio::spawn(read(stderr, Output::Stderr, sender, ended.clone()));
     }
     let input = child.stdin.take().map(|stdin| write_to(stdin, ended.clone()));
-    Attached { output: stream(output), input, resize: None, exit: exit_of(child, ended) }
+    let streams = Streams { output: stream(output), input, resize: None };
+    Attached { streams, exit: exit_of(child, ended) }
 }
 
 /// The pieces that [`read`] sends.

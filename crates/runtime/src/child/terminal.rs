@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{channel, exit_of, read, stream, write_to};
-use crate::{Attached, Output, TerminalSize};
+use crate::{Attached, Output, Streams, TerminalSize};
 
 /// The broker's end.
 pub(crate) struct Terminal(File);
@@ -35,7 +35,8 @@ impl Terminal {
         tokio::spawn(read(reading, Output::Stdout, sender, ended.clone()));
         let input = with_input.then(|| write_to(writing, ended.clone()));
         let resize = Some(resize(self.0, ended.clone()));
-        Ok(Attached { output: stream(output), input, resize, exit: exit_of(child, ended) })
+        let streams = Streams { output: stream(output), input, resize };
+        Ok(Attached { streams, exit: exit_of(child, ended) })
     }
 }
 

@@ -6,7 +6,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::{ErrorKind, ExecRequest, LogRequest, Network, Publish, RuntimeError, Spec, Volume};
+use crate::{Console, ErrorKind, ExecRequest, LogRequest, Network, Publish, RuntimeError, Spec, Volume};
+
+/// What to do in place of attaching, for which `container` 1.2 has no command.
+pub(super) const NO_CONSOLE: &str = "leave out `-i` and `-t`; `berthold logs -f NAME` follows what it writes, `berthold exec -it NAME -- sh` has a terminal";
 
 /// How many ports a container can publish, from the source of `container` 1.2.
 const MOST_PORTS: usize = 64;
@@ -30,6 +33,9 @@ pub(super) fn create(spec: &Spec) -> Result<Vec<String>, RuntimeError> {
     }
     if let Some(directory) = &spec.workdir {
         line.option("--workdir", directory.clone());
+    }
+    if spec.console != Console::default() {
+        return Err(unsupported("cannot attach to what runs", NO_CONSOLE));
     }
     match &spec.network {
         Network::Default => {}
@@ -130,7 +136,7 @@ fn volume(volume: &Volume) -> Result<String, RuntimeError> {
     Ok(format!("{}:{}{mode}", volume.source, volume.target))
 }
 
-fn unsupported(what: &str, hint: &str) -> RuntimeError {
+pub(super) fn unsupported(what: &str, hint: &str) -> RuntimeError {
     RuntimeError::new(ErrorKind::Unsupported, format!("Apple's container {what}")).hint(hint)
 }
 
@@ -163,6 +169,7 @@ mod tests {
             labels: [("berthold.agent".to_owned(), "shop/web".to_owned())].into(),
             volumes: vec![volume("/src", "/work", false), volume("cache", "/cache", true)],
             workdir: Some("/work".to_owned()),
+            console: Console::default(),
             network: Network::Default,
             publish: vec![port(8000), port(8001)],
         }

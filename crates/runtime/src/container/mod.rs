@@ -25,7 +25,7 @@ use self::command::{ContainerCommand, Printed};
 use crate::child::terminal::Terminal;
 use crate::{
     Attached, BROKER_LABEL, Created, EngineInfo, ErrorKind, ExecRequest, LogRequest, LogStream, Observed,
-    ObservedState, Output, Progress, Runtime, RuntimeError, Spec, child,
+    ObservedState, Output, Progress, Runtime, RuntimeError, Spec, Streams, child,
 };
 
 const NAME: &str = "container";
@@ -303,5 +303,9 @@ impl Runtime for AppleContainer {
         // The broker's copies of the child's end: while one is open, the child's end is not seen.
         drop(command);
         terminal.attach(child, request.stdin).map_err(unusable)
+    }
+
+    async fn attach(&self, _id: &str, _stdin: bool) -> Result<Streams, RuntimeError> {
+        Err(arguments::unsupported("cannot attach to what runs", arguments::NO_CONSOLE))
     }
 }

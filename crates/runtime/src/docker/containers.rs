@@ -26,7 +26,7 @@ use super::{create, exec, observe, output};
 use crate::asked_once::AskedOnce;
 use crate::{
     Attached, BROKER_LABEL, Created, EngineInfo, ErrorKind, ExecRequest, HeldPort, LEASE_LABEL, LogRequest,
-    LogStream, Observed, ObservedState, Progress, Publish, Runtime, RuntimeError, Spec,
+    LogStream, Observed, ObservedState, Progress, Publish, Runtime, RuntimeError, Spec, Streams,
 };
 
 /// For the engine to agree with itself that a container has ended.
@@ -269,6 +269,16 @@ impl Runtime for Docker {
         let asking = self.asking("run the command");
         let id = self.whole_id_of_existing(&asking, id).await?;
         exec::run(self, &asking, &id, request).await
+    }
+
+    async fn attach(&self, id: &str, stdin: bool) -> Result<Streams, RuntimeError> {
+        let asking = self.asking("attach to the container");
+        let (id, container) = self.look(id).await?.ok_or_else(|| nothing_there(&asking, id))?;
+        let config = container.config.clone().unwrap_or_default();
+        if !matches!(observe::from_inspection(id.clone(), container).state, ObservedState::Running { .. }) {
+            return Err(asking.refused(ErrorKind::NotRunning, "it does not run"));
+        }
+        exec::attach(self, &asking, &id, &config, stdin).await
     }
 }
 

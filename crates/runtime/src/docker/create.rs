@@ -23,6 +23,9 @@ pub(super) fn request(spec: &Spec) -> Result<ContainerCreateBody, RuntimeError> 
         env: Some(variables(&spec.env)),
         labels: Some(spec.labels.clone().into_iter().collect()),
         working_dir: spec.workdir.clone(),
+        // Without StdinOnce: the end of one attachment's input is not that of the agent's.
+        open_stdin: spec.console.stdin.then_some(true),
+        tty: spec.console.terminal.then_some(true),
         exposed_ports: (!exposed.is_empty()).then_some(exposed),
         host_config: Some(HostConfig {
             network_mode: network_mode(&spec.network),
@@ -98,7 +101,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
-    use crate::Publish;
+    use crate::{Console, Publish};
 
     fn spec() -> Spec {
         let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
@@ -110,6 +113,7 @@ mod tests {
             labels: [("berthold.ports".to_owned(), "8000-8001".to_owned())].into(),
             volumes: Vec::new(),
             workdir: None,
+            console: Console::default(),
             network: Network::Default,
             publish: vec![
                 Publish { address: loopback, host: 8000, container: 8000 },

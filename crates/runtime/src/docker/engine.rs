@@ -11,6 +11,12 @@ pub(super) struct Engine {
 }
 
 impl Engine {
+    /// Whether it closes a container's input, where that is a pipe, as soon as anyone who was attached to it goes away: Podman does
+    /// (seen with 4.3), whatever `StdinOnce` says.
+    pub(super) fn closes_input(self) -> bool {
+        self.name == "podman"
+    }
+
     /// What to do about an engine that cannot be reached at `endpoint`.
     pub(super) fn remedy(self, endpoint: &EngineEndpoint, failure: io::ErrorKind) -> String {
         let name = self.name;

@@ -1,4 +1,4 @@
-//! A command beside the agent.
+//! A command beside the agent, and the agent's own streams.
 //!
 //! Docker answers "started" before it starts anything, and writes into the output what went wrong. So [`run`] looks at
 //! the command until it has a pid or an exit code, and turns the output of what was never started into an error.
@@ -6,12 +6,14 @@
 use std::time::Duration;
 
 use bollard::exec::ResizeExecOptions;
-use bollard::models::{ExecConfig, ExecInspectResponse};
+use bollard::models::{ContainerConfig, ExecConfig, ExecInspectResponse};
+use bollard::query_parameters::ResizeContainerTTYOptions;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use tokio::io::{AsyncWriteExt, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::ReaderStream;
 
 use super::asking::Asking;
@@ -19,7 +21,7 @@ use super::limits::ANSWER;
 use super::output::{self, Source};
 use super::wire::Hijacked;
 use super::{Docker, create, refusal};
-use crate::{Attached, ErrorKind, ExecRequest, LogStream, Output, RuntimeError, TerminalSize};
+use crate::{Attached, ErrorKind, ExecRequest, LogStream, Output, RuntimeError, Streams, TerminalSize};
 
 /// How long a command may take to get a pid, and how long its exit code may lag behind the end of its output.
 const SETTLING: Duration = Duration::from_secs(30);
@@ -75,11 +77,59 @@ pub(super) async fn run(
         Some(size) => Some(forward_sizes(docker, asking, command.clone(), size).await?),
         None => None,
     };
-    let input = request.stdin.then(|| forward_input(writer));
+    let input = request.stdin.then(|| forward_input(writer, true));
     let (docker, asking) = (docker.clone(), asking.clone());
     let exit = Box::pin(async move { exit_code(&docker, &asking, &command).await });
-    Ok(Attached { output, input, resize, exit })
+    Ok(Attached { streams: Streams { output, input, resize }, exit })
 }
+
+/// Attaches to the streams of the container `id`, which runs and was created as `config` says.
+pub(super) async fn attach(
+    docker: &Docker,
+    asking: &Asking,
+    id: &str,
+    config: &ContainerConfig,
+    stdin: bool,
+) -> Result<Streams, RuntimeError> {
+    let terminal = config.tty.unwrap_or(false);
+    let stdin = stdin && config.open_stdin.unwrap_or(false);
+    let path = format!(
+        "/containers/{id}/attach?stream=true&stdin={stdin}&stdout=true&stderr=true&detachKeys={NO_DETACHING}"
+    );
+    let connection = asking.within(SETTLING, docker.wire.hijack(&path, Vec::new())).await?;
+    let (reader, writer) = tokio::io::split(connection);
+    let mut source: Source = ReaderStream::new(reader).map(|bytes| Ok(bytes?)).boxed();
+    if stdin && !terminal && docker.engine.closes_input() {
+        source = kept(source);
+    }
+    let resize = terminal.then(|| {
+        let (client, id) = (docker.client.clone(), id.to_owned());
+        sizes(move |size: TerminalSize| {
+            let (client, id) = (client.clone(), id.clone());
+            let options = ResizeContainerTTYOptions { w: size.columns.into(), h: size.rows.into() };
+            async move { client.resize_container_tty(&id, options).await.is_ok() }
+        })
+    });
+    // Podman would close the agent's input with that of the attachment.
+    let input = stdin.then(|| forward_input(writer, false));
+    Ok(Streams { output: output::taken_apart(source, terminal, asking.clone()), input, resize })
+}
+
+/// `source`, which is read to its end also when nobody listens any more, so that its connection lives as long as the container.
+fn kept(mut source: Source) -> Source {
+    // The task below sends and ends it, who is attached receives.
+    let (sender, pieces) = mpsc::channel(PIECES);
+    tokio::spawn(async move {
+        while let Some(piece) = source.next().await {
+            // What nobody listens to is in the log.
+            let _gone = sender.send(piece).await;
+        }
+    });
+    ReceiverStream::new(pieces).boxed()
+}
+
+/// Keys that nobody types: who is attached has its own way to leave. An engine that is told of none takes Docker's.
+const NO_DETACHING: &str = "ctrl-%5E,ctrl-%5D,ctrl-%5E,ctrl-%5D,ctrl-_,ctrl-%5E,ctrl-%5D";
 
 /// Waits until the command runs or has run, and tells whether it may never have done so.
 ///
@@ -164,8 +214,8 @@ async fn look_at(
     asking.within(ANSWER, docker.client.inspect_exec(command)).await
 }
 
-/// Writes what is sent into the command's standard input, and closes that once the sender is dropped.
-fn forward_input(mut writer: WriteHalf<Hijacked>) -> mpsc::Sender<Bytes> {
+/// Writes what is sent into a standard input; if that `closes`, then once the sender is dropped.
+fn forward_input(mut writer: WriteHalf<Hijacked>, closes: bool) -> mpsc::Sender<Bytes> {
     let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES);
     tokio::spawn(async move {
         while let Some(piece) = pieces.recv().await {
@@ -174,7 +224,9 @@ fn forward_input(mut writer: WriteHalf<Hijacked>) -> mpsc::Sender<Bytes> {
                 return;
             }
         }
-        let _the_command_has_ended = writer.shutdown().await;
+        if closes {
+            let _the_command_has_ended = writer.shutdown().await;
+        }
     });
     sender
 }
@@ -192,13 +244,24 @@ async fn forward_sizes(
     if let Err(error) = asking.within(ANSWER, client.resize_exec(&command, options(size))).await {
         tracing::debug!(%error, "the terminal was not resized");
     }
+    Ok(sizes(move |size| {
+        let (client, command) = (client.clone(), command.clone());
+        async move { client.resize_exec(&command, options(size)).await.is_ok() }
+    }))
+}
+
+/// Hands each size that is sent to `resize`, until that fails because there is no terminal any more.
+fn sizes<F>(resize: impl Fn(TerminalSize) -> F + Send + 'static) -> mpsc::Sender<TerminalSize>
+where
+    F: Future<Output = bool> + Send,
+{
     let (sender, mut sizes) = mpsc::channel(PIECES);
     tokio::spawn(async move {
         while let Some(size) = sizes.recv().await {
-            if client.resize_exec(&command, options(size)).await.is_err() {
+            if !resize(size).await {
                 return;
             }
         }
     });
-    Ok(sender)
+    sender
 }

@@ -1,4 +1,4 @@
-//! Commands beside the agent, in its container.
+//! Commands beside the agent, in its container, and the agent's own streams.
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -13,7 +13,7 @@ use super::pod::CONTAINER;
 use super::refusal::broken_off;
 use super::session::{self, Io};
 use super::spdy::{Connection, Outgoing, Reading};
-use crate::{Attached, ErrorKind, ExecRequest, Output, RuntimeError, TerminalSize};
+use crate::{Attached, ErrorKind, ExecRequest, Output, RuntimeError, Streams, TerminalSize};
 
 /// The protocol of the streams: the first that tells the exit code.
 const PROTOCOL: &str = "v4.channel.k8s.io";
@@ -27,24 +27,54 @@ pub(super) async fn run(
     path: &str,
     request: &ExecRequest,
 ) -> Result<Attached, RuntimeError> {
-    let has_terminal = request.terminal.is_some();
-    let path = path_with_query(path, request);
-    let mut session = session::open(client, DOING, &path, &[PROTOCOL]).await?;
+    let wanted = Wanted { stdin: request.stdin, terminal: request.terminal.is_some() };
+    let (streams, status) = open(client, &path_with_query(path, wanted, &command(request)), wanted).await?;
+    if let (Some(sizes), Some(size)) = (&streams.resize, request.terminal) {
+        // Its receiver was just made, and has room for more than one.
+        let _has_room = sizes.try_send(size);
+    }
+    let exit = async move {
+        let gone = || RuntimeError::new(ErrorKind::Other, "the exit code was lost");
+        exit_code(&status.await.map_err(|_| gone())??)
+    };
+    Ok(Attached { streams, exit: exit.boxed() })
+}
+
+/// Attaches to the agent's own streams, which are as `wanted`; `path` is that of the pod's attach.
+pub(super) async fn attach(client: &Client, path: &str, wanted: Wanted) -> Result<Streams, RuntimeError> {
+    // What the status says is seen in the pod as well, and there with the exit code.
+    Ok(open(client, &path_with_query(path, wanted, &[]), wanted).await?.0)
+}
+
+/// Which streams are wanted, beside the output.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) stdin: bool,
+    pub(super) terminal: bool,
+}
+
+/// Opens the streams, and gives what will be told in the end.
+async fn open(
+    client: &Client,
+    path: &str,
+    wanted: Wanted,
+) -> Result<(Streams, oneshot::Receiver<Result<Vec<u8>, RuntimeError>>), RuntimeError> {
+    let mut session = session::open(client, DOING, path, &[PROTOCOL]).await?;
     let lost = |error: std::io::Error| broken_off(DOING, &error);
     let open =
         async |session: &mut Connection<Io>, kind| session.open(&[("streamtype", kind)]).await.map_err(lost);
-    // The command starts once all of its streams are open.
+    // Nothing begins before all of them are open.
     let (_, status) = open(&mut session, "error").await?;
-    let stdin = if request.stdin { Some(open(&mut session, "stdin").await?.0) } else { None };
+    let stdin = if wanted.stdin { Some(open(&mut session, "stdin").await?.0) } else { None };
     let (_, stdout) = open(&mut session, "stdout").await?;
-    let stderr = if has_terminal { None } else { Some(open(&mut session, "stderr").await?.1) };
-    let resize = if has_terminal { Some(open(&mut session, "resize").await?.0) } else { None };
+    let stderr = if wanted.terminal { None } else { Some(open(&mut session, "stderr").await?.1) };
+    let resize = if wanted.terminal { Some(open(&mut session, "resize").await?.0) } else { None };
 
     // The readers send and end it, who is attached receives.
     let (sender, output) = mpsc::channel(PIECES);
     let mut readers = vec![tokio::spawn(read(stdout, Output::Stdout, sender.clone()))];
     readers.extend(stderr.map(|stderr| tokio::spawn(read(stderr, Output::Stderr, sender))));
-    let (ended, exit) = oneshot::channel();
+    let (ended, told) = oneshot::channel();
     tokio::spawn(async move {
         let status = whole(status).await;
         for reader in readers {
@@ -55,33 +85,25 @@ pub(super) async fn run(
         drop(session);
         drop(ended.send(status));
     });
-    let resize = resize.zip(request.terminal).map(|(outgoing, size)| resized(outgoing, size));
-    let exit = async move {
-        let gone = || RuntimeError::new(ErrorKind::Other, "the exit code was lost");
-        exit_code(&exit.await.map_err(|_| gone())??)
-    };
-    Ok(Attached {
+    let streams = Streams {
         output: Box::pin(ReceiverStream::new(output).map(Ok)),
         input: stdin.map(written),
-        resize,
-        exit: exit.boxed(),
-    })
+        resize: resize.map(resized),
+    };
+    Ok((streams, told))
 }
 
-fn path_with_query(path: &str, request: &ExecRequest) -> String {
+fn path_with_query(path: &str, wanted: Wanted, command: &[String]) -> String {
     let mut query = Serializer::new(String::new());
     query.append_pair("container", CONTAINER).append_pair("stdout", "true");
-    for (name, is_wanted) in [
-        ("stdin", request.stdin),
-        ("stderr", request.terminal.is_none()),
-        ("tty", request.terminal.is_some()),
-    ] {
+    for (name, is_wanted) in [("stdin", wanted.stdin), ("stderr", !wanted.terminal), ("tty", wanted.terminal)]
+    {
         if is_wanted {
             query.append_pair(name, "true");
         }
     }
-    for argument in command(request) {
-        query.append_pair("command", &argument);
+    for argument in command {
+        query.append_pair("command", argument);
     }
     format!("{path}?{}", query.finish())
 }
@@ -139,17 +161,15 @@ fn written(outgoing: Outgoing<Io>) -> mpsc::Sender<Bytes> {
     sender
 }
 
-fn resized(outgoing: Outgoing<Io>, first: TerminalSize) -> mpsc::Sender<TerminalSize> {
+fn resized(outgoing: Outgoing<Io>) -> mpsc::Sender<TerminalSize> {
     // Who is attached sends and ends it; sizes come one at a time, from a person's hand.
     let (sender, mut receiver) = mpsc::channel(4);
     tokio::spawn(async move {
-        let mut next = Some(first);
-        while let Some(TerminalSize { columns, rows }) = next {
+        while let Some(TerminalSize { columns, rows }) = receiver.recv().await {
             let size = serde_json::json!({ "Width": columns, "Height": rows }).to_string();
             if outgoing.write(size.as_bytes()).await.is_err() {
                 return;
             }
-            next = receiver.recv().await;
         }
     });
     sender
@@ -198,7 +218,8 @@ mod tests {
             stdin: true,
             terminal: None,
         };
-        let path = path_with_query("/exec", &request);
+        let wanted = Wanted { stdin: request.stdin, terminal: false };
+        let path = path_with_query("/exec", wanted, &command(&request));
         assert!(path.starts_with("/exec?container=agent&stdout=true&stdin=true&stderr=true&command=sh&"));
         assert!(path.ends_with("command=env&command=A%3D1&command=echo&command=a+b%26c"), "{path}");
     }

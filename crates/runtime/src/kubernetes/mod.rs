@@ -40,7 +40,7 @@ use self::pod::Obstacle;
 use self::refusal::{refused, unreachable};
 use crate::{
     Attached, BROKER_LABEL, Created, EngineInfo, ErrorKind, ExecRequest, HeldPort, LEASE_LABEL, LogRequest,
-    LogStream, Observed, ObservedState, Output, Progress, Runtime, RuntimeError, Spec,
+    LogStream, Observed, ObservedState, Output, Progress, Runtime, RuntimeError, Spec, Streams,
 };
 
 const NAME: &str = "kubernetes";
@@ -457,5 +457,16 @@ impl Runtime for Kubernetes {
         }
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         exec::run(&self.client().await?, &self.path(name, "exec"), request).await
+    }
+
+    async fn attach(&self, id: &str, stdin: bool) -> Result<Streams, RuntimeError> {
+        let pod = self.existing(id).await?;
+        if !matches!(self.observed(&pod).state, ObservedState::Running { .. }) {
+            return Err(RuntimeError::new(ErrorKind::NotRunning, format!("the pod `{id}` does not run")));
+        }
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let console = pod::console(&pod);
+        let wanted = exec::Wanted { stdin: stdin && console.stdin, terminal: console.terminal };
+        exec::attach(&self.client().await?, &self.path(name, "attach"), wanted).await
     }
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::Expose;
-use crate::{ErrorKind, Network, Observed, ObservedState, Publish, RuntimeError, Spec};
+use crate::{Console, ErrorKind, Network, Observed, ObservedState, Publish, RuntimeError, Spec};
 
 /// The one container of a pod.
 pub(super) const CONTAINER: &str = "agent";
@@ -62,6 +62,9 @@ pub(super) fn pod(spec: &Spec, expose: Expose) -> Result<Pod, RuntimeError> {
         ports: (!spec.publish.is_empty()).then(|| ports.collect()),
         volume_mounts: (!mounts.is_empty()).then_some(mounts),
         working_dir: spec.workdir.clone(),
+        // Without stdinOnce: the end of one attachment's input is not that of the agent's.
+        stdin: spec.console.stdin.then_some(true),
+        tty: spec.console.terminal.then_some(true),
         // What Docker does: an image that is there is not asked for again, also when it is called `latest`.
         image_pull_policy: Some("IfNotPresent".to_owned()),
         ..Container::default()
@@ -85,6 +88,15 @@ pub(super) fn pod(spec: &Spec, expose: Expose) -> Result<Pod, RuntimeError> {
         }),
         status: None,
     })
+}
+
+/// What its standard streams are.
+pub(super) fn console(pod: &Pod) -> Console {
+    let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
+    Console {
+        stdin: container.and_then(|container| container.stdin).unwrap_or(false),
+        terminal: container.and_then(|container| container.tty).unwrap_or(false),
+    }
 }
 
 /// Those that can be labels: with `/` in it, or too long, a value cannot.
@@ -305,6 +317,7 @@ mod tests {
                 Volume { source: "cache".to_owned(), target: "/cache".to_owned(), read_only: true },
             ],
             workdir: Some("/work".to_owned()),
+            console: Console::default(),
             network: Network::Default,
             publish: vec![port(8000), port(8001)],
         }

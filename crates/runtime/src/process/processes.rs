@@ -16,8 +16,8 @@ use super::record::{self, AgentRecord, PublishRecord, file_error};
 use super::shim::Report;
 use super::{environment, log, terminal};
 use crate::{
-    Attached, BROKER_LABEL, Created, EngineInfo, ErrorKind, ExecRequest, LogRequest, LogStream, Network,
-    Observed, ObservedState, Progress, Publish, Runtime, RuntimeError, Spec,
+    Attached, BROKER_LABEL, Console, Created, EngineInfo, ErrorKind, ExecRequest, LogRequest, LogStream,
+    Network, Observed, ObservedState, Progress, Publish, Runtime, RuntimeError, Spec, Streams,
 };
 
 /// How a shim is called: a program that calls [`super::run_shim`] with its last argument, the agent's folder.
@@ -216,7 +216,14 @@ impl Runtime for Processes {
         })
         .await
     }
+
+    async fn attach(&self, _id: &str, _stdin: bool) -> Result<Streams, RuntimeError> {
+        Err(unsupported("streams to attach to").hint(NO_CONSOLE))
+    }
 }
+
+/// What to do in place of attaching to a process, whose streams are `/dev/null` and its log.
+const NO_CONSOLE: &str = "`berthold logs -f NAME` follows what it writes, `berthold run NAME -- COMMAND` has it in your own terminal";
 
 /// The error for an agent that would have to run.
 pub(super) fn not_running(folder: &Folder) -> RuntimeError {
@@ -235,6 +242,9 @@ fn agent(spec: &Spec) -> Result<AgentRecord, RuntimeError> {
     if let Some(volume) = spec.volumes.first() {
         return Err(unsupported(&format!("volumes ({}:{})", volume.source, volume.target))
             .hint("a process sees the host's files where they are"));
+    }
+    if spec.console != Console::default() {
+        return Err(unsupported("terminal or input for an agent").hint(NO_CONSOLE));
     }
     match &spec.network {
         Network::Default | Network::Host => {}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use runtime::{Attached, ErrorKind, ExecRequest, Output, Runtime, Spec, TerminalSize};
+use runtime::{Attached, ErrorKind, ExecRequest, Output, Runtime, Spec, Streams, TerminalSize};
 
 use crate::support::{Agents, exec_request, refused, written};
 
@@ -24,7 +24,8 @@ async fn commands_beside_the_agent() {
         workdir: Some("/bin".into()),
         ..exec_request(&["sh", "-c", script])
     };
-    let Attached { output, input, resize, exit } = docker.exec(&created.id, &request).await.unwrap();
+    let Attached { streams: Streams { output, input, resize }, exit } =
+        docker.exec(&created.id, &request).await.unwrap();
     assert!(input.is_none() && resize.is_none());
     assert_eq!(written(output).await, ("its own and more\n/bin\n".into(), "complaint\n".into()));
     assert_eq!(exit.await.unwrap(), 3);
@@ -61,7 +62,7 @@ async fn commands_that_end_by_themselves_in_an_instant() {
     for code in [0, 1, 126, 127] {
         let request = exec_request(&["sh", "-c", &format!("exit {code}")]);
         let attached = agents.docker.exec(&created.id, &request).await.unwrap();
-        assert_eq!(written(attached.output).await, (String::new(), String::new()));
+        assert_eq!(written(attached.streams.output).await, (String::new(), String::new()));
         assert_eq!(attached.exit.await.unwrap(), code);
     }
 }
@@ -72,7 +73,8 @@ async fn a_command_reads_what_is_sent_until_the_sender_is_dropped() {
     let created = agents.docker.create(&agents.spec(&["sleep", "60"])).await.unwrap();
     agents.docker.start(&created.id).await.unwrap();
     let request = ExecRequest { stdin: true, ..exec_request(&["sh", "-c", "wc -c; echo over"]) };
-    let Attached { output, input, exit, .. } = agents.docker.exec(&created.id, &request).await.unwrap();
+    let Attached { streams: Streams { output, input, .. }, exit } =
+        agents.docker.exec(&created.id, &request).await.unwrap();
     let input = input.expect("it was asked for");
     // More than all buffers on the way hold.
     let piece = Bytes::from(vec![b'x'; 64 * 1024]);
@@ -98,7 +100,7 @@ async fn a_terminal_has_the_size_that_it_is_given_and_shows_every_byte() {
         terminal: Some(TerminalSize { columns: 101, rows: 37 }),
         ..exec_request(&["sh", "-c", script])
     };
-    let Attached { mut output, input, resize, exit } =
+    let Attached { streams: Streams { mut output, input, resize }, exit } =
         agents.docker.exec(&created.id, &request).await.unwrap();
     let (input, resize) = (input.expect("it was asked for"), resize.expect("it was asked for"));
     let mut shown = Vec::new();
@@ -126,7 +128,8 @@ async fn a_command_whose_agent_is_removed_comes_to_an_end() {
     let created = agents.docker.create(&agents.spec(&["sleep", "60"])).await.unwrap();
     agents.docker.start(&created.id).await.unwrap();
     let request = exec_request(&["sh", "-c", "echo ready; sleep 60"]);
-    let Attached { mut output, exit, .. } = agents.docker.exec(&created.id, &request).await.unwrap();
+    let Attached { streams: Streams { mut output, .. }, exit } =
+        agents.docker.exec(&created.id, &request).await.unwrap();
     assert_eq!(output.next().await.unwrap().unwrap(), Output::Stdout(Bytes::from_static(b"ready\n")));
     agents.docker.remove(&created.id).await.unwrap();
     assert!(output.next().await.is_none_or(|end| end.is_err()));

@@ -60,6 +60,7 @@ impl Agents {
             labels: BTreeMap::from([("berthold.broker".to_owned(), self.name.clone())]),
             volumes: Vec::new(),
             workdir: None,
+            console: runtime::Console::default(),
             network: Network::Default,
             publish: Vec::new(),
         }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures_util::StreamExt;
 use runtime::process::Identity;
-use runtime::{Attached, ErrorKind, ExecRequest, Output, Runtime, Spec, TerminalSize};
+use runtime::{Attached, ErrorKind, ExecRequest, Output, Runtime, Spec, Streams, TerminalSize};
 
 use crate::host::{ENOUGH, Host, process_called, shell, text, until};
 
@@ -20,7 +20,7 @@ fn request(script: &str) -> ExecRequest {
 /// What came on standard output, on standard error, and the exit code.
 async fn collect(attached: Attached) -> (String, String, i64) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut output = attached.output;
+    let mut output = attached.streams.output;
     while let Some(piece) = output.next().await {
         match piece.unwrap() {
             Output::Stdout(bytes) => out.extend(bytes),
@@ -35,7 +35,7 @@ pub(crate) async fn a_command_beside_an_agent_has_its_variables_and_streams(host
     let env = vec![("SHAPE".to_owned(), "square".to_owned())];
     let request = ExecRequest { env, stdin: true, ..request("echo $COLOUR $SHAPE; pwd; cat >&2; exit 9") };
     let mut attached = host.processes.exec(&id, &request).await.unwrap();
-    let input = attached.input.take().unwrap();
+    let input = attached.streams.input.take().unwrap();
     let large = "x".repeat(300_000);
     let writing = tokio::spawn(async move {
         for chunk in large.as_bytes().chunks(10_000) {
@@ -49,7 +49,7 @@ pub(crate) async fn a_command_beside_an_agent_has_its_variables_and_streams(host
 
     let request = ExecRequest { workdir: Some("/etc".into()), ..self::request("pwd; cat; kill -9 $$") };
     let attached = host.processes.exec(&id, &request).await.unwrap();
-    assert!(attached.input.is_none());
+    assert!(attached.streams.input.is_none());
     assert_eq!(collect(attached).await, ("/etc\n".into(), String::new(), 137));
 }
 
@@ -77,7 +77,7 @@ pub(crate) async fn a_command_beside_an_agent_ends_with_it(host: &Host) {
         let id = start(host).await;
         let mut attached =
             host.processes.exec(&id, &request("echo $$ beside; exec sleep 1000")).await.unwrap();
-        let Output::Stdout(line) = attached.output.next().await.unwrap().unwrap() else {
+        let Output::Stdout(line) = attached.streams.output.next().await.unwrap().unwrap() else {
             panic!("not an output")
         };
         let beside = process_called("beside", std::str::from_utf8(&line).unwrap());
@@ -116,16 +116,16 @@ pub(crate) async fn a_terminal_has_a_size_and_signals(host: &Host) {
     read_until(&mut attached, &mut seen, "blue").await;
     assert!(seen.contains("/dev/pts/") && seen.contains("30 100"), "{seen:?}");
 
-    let resize = attached.resize.take().unwrap();
+    let resize = attached.streams.resize.take().unwrap();
     resize.send(TerminalSize { columns: 120, rows: 40 }).await.unwrap();
     read_until(&mut attached, &mut seen, "40 120").await;
-    let input = attached.input.take().unwrap();
+    let input = attached.streams.input.take().unwrap();
     input.send("word\n".into()).await.unwrap();
     read_until(&mut attached, &mut seen, "got word").await;
 
     // Ctrl-C reaches the foreground process, so the terminal controls it.
     input.send(Bytes::from_static(b"\x03")).await.unwrap();
-    let Attached { output, exit, .. } = attached;
+    let Attached { streams: Streams { output, .. }, exit } = attached;
     text(output).await;
     assert_eq!(exit.await.unwrap(), 130);
     let left = std::fs::read_dir(host.directory().join("dev")).unwrap().flatten();
@@ -136,7 +136,7 @@ pub(crate) async fn a_terminal_has_a_size_and_signals(host: &Host) {
 
 async fn read_until(attached: &mut Attached, seen: &mut String, wanted: &str) {
     while !seen.contains(wanted) {
-        let piece = tokio::time::timeout(ENOUGH, attached.output.next()).await;
+        let piece = tokio::time::timeout(ENOUGH, attached.streams.output.next()).await;
         match piece.unwrap_or_else(|_| panic!("{wanted:?} does not come: {seen:?}")) {
             Some(Ok(Output::Stdout(bytes))) => seen.push_str(&String::from_utf8_lossy(&bytes)),
             other => panic!("{other:?} after {seen:?}"),

@@ -110,6 +110,7 @@ pub(crate) fn spec(name: &str, command: &[&str]) -> Spec {
         labels: BTreeMap::from([("berthold.broker".to_owned(), "tests".to_owned())]),
         volumes: Vec::new(),
         workdir: None,
+        console: runtime::Console::default(),
         network: Network::Default,
         publish: Vec::new(),
     }

@@ -10,7 +10,7 @@ fn value_for(variable: &str) -> &'static str {
     match rest {
         _ if key("LISTEN") => "127.0.0.1:9801",
         _ if key("AUTO_START") => "false",
-        _ if key("ENABLED") => "true",
+        _ if key("ENABLED") || key("INTERACTIVE") || key("TERMINAL") => "true",
         _ if key("GUARDS") => {
             if cfg!(target_os = "linux") {
                 "false"
