@@ -14,19 +14,27 @@ use crate::typist::Typist;
 /// A runtime under test.
 struct Subject {
     name: &'static str,
+    /// What it is called by those who run it: the name, except where one runtime is here in two ways.
+    engine: &'static str,
 }
 
 impl Subject {
-    const DOCKER: Self = Self { name: "docker" };
-    const PODMAN: Self = Self { name: "podman" };
+    const DOCKER: Self = Self::called("docker");
+    const PODMAN: Self = Self::called("podman");
+    /// Podman as a user who is not root runs it.
+    const ROOTLESS: Self = Self { name: "podman", engine: ROOTLESS };
     /// A command that stands in for Apple's, since there is no Mac: it keeps its containers on Docker.
-    const CONTAINER: Self = Self { name: "container" };
-    const KUBERNETES: Self = Self { name: "kubernetes" };
-    const PROCESS: Self = Self { name: "process" };
+    const CONTAINER: Self = Self::called("container");
+    const KUBERNETES: Self = Self::called("kubernetes");
+    const PROCESS: Self = Self::called("process");
+
+    const fn called(name: &'static str) -> Self {
+        Self { name, engine: name }
+    }
 
     /// Whether it is here; where it is required, it must be.
     fn is_here(&self) -> bool {
-        match self.name {
+        match self.engine {
             "process" => true,
             "container" => engine_is_here("docker"),
             "kubernetes" => cluster_is_here(),
@@ -36,7 +44,10 @@ impl Subject {
 
     /// A broker that has it.
     fn host(&self) -> Host {
-        let host = Host::with_pool(10);
+        let host = match rootless_service().filter(|_| self.engine == ROOTLESS) {
+            None => Host::with_pool(10),
+            Some(service) => rootless_host(&service, 10),
+        };
         let mut host = if self.name == "container" { host.with_fake_container() } else { host };
         host.serve();
         host
@@ -98,7 +109,7 @@ impl Subject {
 
     /// What is there of this broker's agents, as the runtime itself tells it.
     fn leftovers(&self, host: &Host) -> Vec<String> {
-        match self.name {
+        match self.engine {
             "process" => {
                 let entries = std::fs::read_dir(host.path("processes")).into_iter().flatten().flatten();
                 let mut names: Vec<String> =
@@ -112,6 +123,19 @@ impl Subject {
             engine => host.engine_containers(engine),
         }
     }
+}
+
+/// A home whose Podman is that of another user.
+fn rootless_host(service: &str, ports: u16) -> Host {
+    Host::with_settings(
+        |range| {
+            format!(
+                "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{range}\" }} }} }}\n\
+                 runtimes: {{ podman: {{ host: \"{service}\" }} }}\n"
+            )
+        },
+        ports,
+    )
 }
 
 fn strs(arguments: &[String]) -> Vec<&str> {
@@ -380,7 +404,7 @@ macro_rules! conformance {
             fn $case() {
                 let subject = $subject;
                 if !subject.is_here() {
-                    eprintln!("{} is not here: not tested", subject.name);
+                    eprintln!("{} is not here: not tested", subject.engine);
                     return;
                 }
                 let mut host = subject.host();
@@ -395,6 +419,7 @@ macro_rules! for_every_runtime {
         conformance! {
             docker = super::Subject::DOCKER => [$($case),*];
             podman = super::Subject::PODMAN => [$($case),*];
+            rootless = super::Subject::ROOTLESS => [$($case),*];
             container = super::Subject::CONTAINER => [$($case),*];
             kubernetes = super::Subject::KUBERNETES => [$($case),*];
             process = super::Subject::PROCESS => [$($case),*];
@@ -417,6 +442,32 @@ for_every_runtime! {
     two_starts_at_once_are_one,
     on_the_host_network_nothing_is_claimed_to_be_published,
     a_port_that_the_engine_refuses_is_blocked_and_another_is_tried,
+}
+
+/// A port that the engine may not have, whoever holds it, is not one that someone else has.
+#[test]
+fn a_rootless_engine_has_no_privileged_ports_and_says_so() {
+    if !Subject::ROOTLESS.is_here() {
+        eprintln!("{ROOTLESS} is not here: not tested");
+        return;
+    }
+    let service = rootless_service().unwrap();
+    let mut host = Host::with_settings(
+        |_| {
+            format!(
+                "server: {{ broker: {{ listen: none, port_pool: {{ range: \"1000-1009\" }} }} }}\n\
+                 runtimes: {{ podman: {{ host: \"{service}\" }} }}\n"
+            )
+        },
+        1,
+    );
+    host.serve();
+    let error = host.error(8, &strs(&Subject::ROOTLESS.idle("dev")));
+    assert!(error["message"].as_str().unwrap().contains("privileged port 1000"), "{error}");
+    assert!(error["hint"].as_str().unwrap().contains("ip_unprivileged_port_start"), "{error}");
+    assert_eq!(Subject::ROOTLESS.leftovers(&host), Vec::<String>::new());
+    let pool = host.json(&["ports"])["pool"].clone();
+    assert_eq!((&pool["counts"]["blocked"], &pool["counts"]["free"]), (&json!(0), &json!(10)));
 }
 
 /// One pool for all runtimes: agents on Docker and on Podman at the same time never share a number.

@@ -370,6 +370,9 @@ impl Range {
     }
 }
 
+/// What tests call a Podman that is not root's.
+pub(crate) const ROOTLESS: &str = "rootless";
+
 /// The engines that tests use, by the names of their commands.
 const ENGINES: [&str; 2] = ["docker", "podman"];
 
@@ -390,7 +393,10 @@ pub(crate) fn engine_is_here(engine: &str) -> bool {
 }
 
 fn answers(engine: &str) -> bool {
-    Command::new(engine).arg("info").output().is_ok_and(|output| output.status.success())
+    if engine == ROOTLESS && rootless_service().is_none() {
+        return false;
+    }
+    command_of(engine).arg("info").output().is_ok_and(|output| output.status.success())
 }
 
 /// Whether there is a cluster for the tests. Where it is required, it must be.
@@ -451,9 +457,24 @@ pub(crate) fn docker(arguments: &[&str]) -> String {
     engine_command("docker", arguments)
 }
 
+/// The command of an engine. That of rootless Podman speaks to its service, which runs as another user.
+fn command_of(engine: &str) -> Command {
+    if engine != ROOTLESS {
+        return Command::new(engine);
+    }
+    let mut command = Command::new("podman");
+    command.args(["--remote", "--url", &rootless_service().unwrap_or_else(|| "unix:///nowhere".to_owned())]);
+    command
+}
+
+/// Where rootless Podman listens, if there is one for the tests.
+pub(crate) fn rootless_service() -> Option<String> {
+    std::env::var("BERTHOLD_ROOTLESS_PODMAN").ok().filter(|service| !service.is_empty())
+}
+
 /// Runs the command of an engine, which must succeed.
 pub(crate) fn engine_command(engine: &str, arguments: &[&str]) -> String {
-    let output = Command::new(engine).args(arguments).output().unwrap();
+    let output = command_of(engine).args(arguments).output().unwrap();
     let messages = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{engine} {arguments:?}: {messages}");
     String::from_utf8_lossy(&output.stdout).into_owned()

@@ -12,11 +12,15 @@ use super::refusal;
 use crate::{ErrorKind, RuntimeError};
 
 /// What helps when the engine's sentence does not.
-const HINTS: [(&str, &str); 3] = [
+const HINTS: [(&str, &str); 4] = [
     ("iptables", "the engine's packet rules are gone; restarting the engine brings them back"),
     (
         "cannot assign requested address",
         "this host does not have the address to publish on: see bind_address",
+    ),
+    (
+        "privileged port",
+        "a rootless engine has no ports below net.ipv4.ip_unprivileged_port_start: choose a range above it, or have it lowered",
     ),
     ("nvalid container name", "Docker wants names of at least two characters"),
 ];

@@ -9,6 +9,9 @@
 
 use crate::ErrorKind;
 
+/// The default of `net.ipv4.ip_unprivileged_port_start`, see ip(7).
+const FIRST_UNPRIVILEGED: u16 = 1024;
+
 /// What a refusal means, and the engine's own sentence without what helps nobody.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Refusal {
@@ -54,7 +57,11 @@ fn kind_by_sentence(lower: &str) -> Option<ErrorKind> {
         return Some(ErrorKind::Invalid);
     }
     if is_about_a_port(lower) {
-        return Some(ErrorKind::PortRefused { port: refused_port(lower) });
+        let port = refused_port(lower);
+        // A rootless engine refuses these whoever holds them.
+        let is_privileged = has("privileged port")
+            || has("permission denied") && port.is_some_and(|port| port < FIRST_UNPRIVILEGED);
+        return Some(if is_privileged { ErrorKind::Forbidden } else { ErrorKind::PortRefused { port } });
     }
     if any(&["no such image", "image not known", "pull access denied", "manifest unknown"]) {
         return Some(ErrorKind::Image);
@@ -223,7 +230,6 @@ mod tests {
             (Some(7148), format!("failed to set up container networking: {endpoint}failed to bind host port for 0.0.0.0:7148:172.18.0.2:7148/tcp: address already in use")),
             (Some(7149), format!("failed to set up container networking: {endpoint}failed to bind host port for [::]:7149:[fd00::2]:80/tcp: address already in use")),
             (Some(53), format!("failed to set up container networking: {endpoint}failed to bind host port 0.0.0.0:53/tcp: address already in use")),
-            (Some(443), format!("{endpoint}Error starting userland proxy: error while calling PortManager.AddPort(): cannot expose privileged port 443, you can add 'net.ipv4.ip_unprivileged_port_start=443' to /etc/sysctl.conf (currently 1024), or choose a larger port number (>= 1024): listen tcp4 192.0.2.1:443: bind: permission denied.")),
             (None, format!("{endpoint}Error starting userland proxy: error while calling RootlessKit PortManager.AddPort(): conflict with ID 3")),
             (Some(8000), "Ports are not available: exposing port TCP 0.0.0.0:8000 -> 0.0.0.0:0: listen tcp 0.0.0.0:8000: bind: Only one usage of each socket address (protocol/network address/port) is normally permitted.".into()),
             (Some(8001), "Ports are not available: exposing port TCP 127.0.0.1:8001 -> 127.0.0.1:0: listen tcp 127.0.0.1:8001: bind: address already in use".into()),
@@ -232,7 +238,6 @@ mod tests {
             (Some(8080), "error starting container f8433cc4: cannot listen on the TCP port: listen tcp4 0.0.0.0:8080: bind: address already in use".into()),
             (Some(54322), "rootlessport listen tcp 127.0.0.1:54322: bind: address already in use".into()),
             (Some(9080), "failed to expose ports via rootlessport: \"listen tcp 0.0.0.0:9080: bind: address already in use\\n\"".into()),
-            (Some(80), "rootlessport cannot expose privileged port 80, you can add 'net.ipv4.ip_unprivileged_port_start=80' to /etc/sysctl.conf (currently 1024), or choose a larger port number (>= 1024): listen tcp 0.0.0.0:80: bind: permission denied".into()),
             (Some(54648), "pasta failed with exit code 1:\nFailed to bind port 54648 (Address already in use) for option '-t 54648-54648:8000-8000'".into()),
             (Some(5000), "pasta failed with exit code 1:\nFailed to bind any port for '-t 5000-5000:5000-5000', exiting".into()),
             (None, "something went wrong with the request: \"proxy already running\\n\"".into()),
@@ -244,6 +249,17 @@ mod tests {
     #[test]
     fn what_looks_like_a_refused_port_but_is_none() {
         for (status, expected, message) in [
+            (
+                500,
+                ErrorKind::Forbidden,
+                "driver failed programming external connectivity on endpoint web (9f): Error starting userland proxy: error while calling PortManager.AddPort(): cannot expose privileged port 443, you can add 'net.ipv4.ip_unprivileged_port_start=443' to /etc/sysctl.conf (currently 1024), or choose a larger port number (>= 1024): listen tcp4 192.0.2.1:443: bind: permission denied.",
+            ),
+            (
+                500,
+                ErrorKind::Forbidden,
+                "rootlessport cannot expose privileged port 80, you can add 'net.ipv4.ip_unprivileged_port_start=80' to /etc/sysctl.conf (currently 1024), or choose a larger port number (>= 1024): listen tcp 0.0.0.0:80: bind: permission denied",
+            ),
+            (500, ErrorKind::Forbidden, "rootlessport listen tcp 0.0.0.0:80: bind: permission denied"),
             (
                 409,
                 ErrorKind::NameTaken,
