@@ -34,6 +34,9 @@ pub struct Broker {
     pub running: usize,
     /// How many ports are in each state; none without a pool.
     pub ports: Option<Counts>,
+    /// The names of the templates from which agents can be started.
+    #[serde(default)]
+    pub templates: Vec<String>,
     /// What a person should know of: conflicts, settings that bite, runtimes that are gone.
     pub warnings: Vec<String>,
 }

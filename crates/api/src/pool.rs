@@ -12,6 +12,9 @@ pub struct Pool {
     pub range: String,
     /// How many ports the range has, less the excluded ones.
     pub size: usize,
+    /// What of the range is not in the pool, as ranges.
+    #[serde(default)]
+    pub excluded: Vec<String>,
     /// How many ports an agent gets that asks for none in particular.
     pub ports_per_agent: u16,
     /// Where a person finds the host, if configured.

@@ -32,19 +32,9 @@ impl Core {
             record.warnings.push("there is nothing to wait for: it has no ports".to_owned());
             return record;
         };
-        let address = match record.published.as_deref() {
-            None => {
-                record
-                    .warnings
-                    .push("there is nothing to wait for: none of its ports is published".to_owned());
-                return record;
-            }
-            Some(HOST_NETWORK) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|address: &IpAddr| !address.is_unspecified())
-                .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        let Some(address) = reached_at(&record) else {
+            record.warnings.push("there is nothing to wait for: none of its ports is published".to_owned());
+            return record;
         };
         let address = SocketAddr::new(address, port.get());
         self.tell_progress(&record.key, &format!("waiting for something to answer on port {port}"));
@@ -86,8 +76,18 @@ fn silence(port: Port, limit: Duration) -> String {
     )
 }
 
+/// The address under which this host reaches the ports of the agent; none if they are not published.
+pub(crate) fn reached_at(record: &AgentRecord) -> Option<IpAddr> {
+    let published = record.published.as_deref()?;
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    if published == HOST_NETWORK {
+        return Some(loopback);
+    }
+    Some(published.parse().ok().filter(|address: &IpAddr| !address.is_unspecified()).unwrap_or(loopback))
+}
+
 /// Whether something accepts a connection there and does not hang up at once.
-async fn answers(address: SocketAddr) -> bool {
+pub(crate) async fn answers(address: SocketAddr) -> bool {
     let Ok(Ok(mut stream)) = timeout(CONNECT, TcpStream::connect(address)).await else { return false };
     let mut first = [0; 1];
     match timeout(STAYS_OPEN, stream.read(&mut first)).await {

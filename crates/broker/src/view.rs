@@ -98,6 +98,7 @@ pub(crate) fn pool(state: &State, settings: &Settings, all: bool, now: Moment) -
         enabled: true,
         range: configured.range.to_string(),
         size: state.pool.size(),
+        excluded: state.pool.excluded().map(|range| range.to_string()).collect(),
         ports_per_agent: configured.ports_per_agent,
         host_url: configured.host_url.as_ref().map(ToString::to_string),
         bind_address: Some(configured.bind_address.to_string()),

@@ -49,6 +49,14 @@ pub enum HostUrlError {
 }
 
 impl HostUrl {
+    /// The host, an IPv6 address without its brackets.
+    pub fn host(&self) -> String {
+        match &self.host {
+            Host::Ipv6(address) => address.to_string(),
+            other => other.to_string(),
+        }
+    }
+
     /// The URL of `port` on this host, without a trailing slash.
     pub fn at(&self, port: Port) -> String {
         format!("{self}:{port}")

@@ -198,6 +198,11 @@ impl PortPool {
         &self.spec
     }
 
+    /// What is excluded from the range.
+    pub fn excluded(&self) -> impl Iterator<Item = PortRange> {
+        self.spec.exclude.iter().copied()
+    }
+
     /// How many ports the pool has: the range less the excluded ones.
     pub fn size(&self) -> usize {
         self.size

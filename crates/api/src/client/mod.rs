@@ -27,7 +27,7 @@ use crate::exec::{FrameCodec, PROTOCOL, STREAMS};
 use crate::{
     Agent, AgentDocument, AgentsDocument, AttachRequest, Broker, BrokerDocument, Event, Events, ExecRequest,
     HistoryDocument, HistoryQuery, Pool, PoolDocument, Reconciliation, ReconciliationDocument,
-    RestartRequest, StartRequest, StopRequest,
+    RestartRequest, Session, SessionDocument, StartRequest, StopRequest,
 };
 use call::Call;
 pub use endpoint::{Endpoint, EndpointError};
@@ -275,6 +275,14 @@ impl Client {
             Ok(stream::iter(events))
         });
         Ok(events.try_flatten().boxed())
+    }
+
+    /// Asks for a URL that lets one browser in.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn session(&self) -> Result<Session, ClientError> {
+        Ok(self.document::<SessionDocument>(&Call::new(Method::POST, &["v1", "sessions"])).await?.session)
     }
 
     /// Runs a command beside an agent.

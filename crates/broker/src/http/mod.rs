@@ -1,28 +1,33 @@
-//! The API: the same routes on the Unix socket, which its rights protect, and on `listen`, where a bearer token is asked for.
+//! The API: the same routes on the Unix socket, which its rights protect, and on `listen`, where a bearer token or a browser's
+//! session is asked for; and there the web page.
 //!
 //! Handlers say what is asked of the core and put the answer into its wire form; they decide nothing. Every operation on an
 //! agent runs as a task of its own, so that it comes to its end also when the client goes away in the middle of it.
 
 mod agents;
 mod auth;
+mod behind;
 mod exec;
 mod history;
 mod leases;
+mod page;
 mod problem;
+mod sessions;
+mod site;
 mod streams;
 mod system;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::middleware;
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Extension, Router, middleware};
 use tokio::net::{TcpListener, UnixListener};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::core::Core;
+use sessions::Sessions;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -50,6 +55,8 @@ fn routes() -> OpenApiRouter<Arc<Core>> {
         .routes(routes!(leases::show, leases::grant, leases::release))
         .route("/v1/leases/{owner}", get(leases::show).put(leases::grant).delete(leases::release))
         .routes(routes!(streams::logs))
+        .routes(routes!(behind::behind))
+        .routes(routes!(sessions::create))
         .routes(routes!(exec::exec))
         .routes(routes!(exec::attach))
         .routes(routes!(streams::events))
@@ -72,11 +79,22 @@ pub(crate) async fn serve(
     token: String,
 ) {
     let router: Router<Arc<Core>> = routes().into();
-    let router = router.fallback(problem::no_such_call).method_not_allowed_fallback(problem::no_such_method);
-    let open = router.clone().with_state(Arc::clone(&core));
-    let guarded = router.with_state(Arc::clone(&core));
-    let guarded =
-        guarded.layer(middleware::from_fn_with_state(Arc::new(auth::Token::new(token)), auth::require));
+    let router = router.method_not_allowed_fallback(problem::no_such_method);
+    let sessions = Arc::new(Sessions::new(&core.id, &token));
+    let router = router.layer(Extension(Arc::clone(&sessions)));
+    let open = router.clone().fallback(problem::no_such_call).with_state(Arc::clone(&core));
+    let host = core.settings.server.broker.port_pool.as_ref().and_then(|pool| pool.host_url.as_ref());
+    let guard = auth::Guard { token, sessions: Arc::clone(&sessions), host: host.map(pool::HostUrl::host) };
+    let browsers = Router::new()
+        .route("/signin", post(sessions::sign_in))
+        .route("/signout", post(sessions::sign_out))
+        .layer(Extension(sessions));
+    let guarded = router
+        .merge(browsers)
+        .fallback(page::file)
+        .with_state(Arc::clone(&core))
+        .layer(middleware::from_fn_with_state(Arc::new(guard), auth::require))
+        .layer(middleware::from_fn(page::harden));
     let on_socket = axum::serve(socket, open).with_graceful_shutdown(core.shutdown.clone().cancelled_owned());
     let on_listen = async {
         match listener {

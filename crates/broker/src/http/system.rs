@@ -69,6 +69,7 @@ pub(super) async fn broker(State(core): State<Arc<Core>>) -> Json<BrokerDocument
                 .port_pool
                 .is_some()
                 .then(|| view::counts(&state, clock::now())),
+            templates: core.settings.templates.keys().cloned().collect(),
             warnings,
         },
     })

@@ -170,6 +170,7 @@ mod tests {
             ..runtime("podman")
         };
         let mut broker = Broker {
+            templates: Vec::new(),
             version: "0.1.0".into(),
             id: "01J".into(),
             pid: 4711,

@@ -7,18 +7,20 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::view;
 
-/// Open an agent's URL in the browser
+/// Open an agent's URL in the browser, or the broker's own page
 ///
-/// Prints the URL, and opens it where there is a browser.
+/// Prints the URL, and opens it where there is a browser. Without a name it is that of the page of all agents and ports; it lets one
+/// browser in, once, within a minute.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
+  berthold open
   berthold open dev
   berthold open dev B --print")]
 pub(crate) struct Arguments {
     /// The agent, as NAME or PROJECT/NAME
     #[arg(add = crate::complete::agents())]
-    name: String,
+    name: Option<String>,
     /// The label of the port
     #[arg(default_value = "A")]
     label: String,
@@ -28,14 +30,21 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<(), CliError> {
-    let key = context.agent(&arguments.name)?;
+    let Some(name) = &arguments.name else {
+        let session = context.client().await?.session().await?;
+        return shown(&session.url, arguments.print, context);
+    };
+    let key = context.agent(name)?;
     let agent = context.client().await?.agent(key.project.as_str(), key.name.as_str()).await?;
-    let url = url(&agent, &arguments.label)?;
+    shown(url(&agent, &arguments.label)?, arguments.print, context)
+}
+
+fn shown(url: &str, only_print: bool, context: &Context) -> Result<(), CliError> {
     match context.output.is_json() {
         true => context.output.document(&json!({ "url": url }))?,
         false => context.output.print(url)?,
     }
-    if !arguments.print {
+    if !only_print {
         browse(url);
     }
     Ok(())

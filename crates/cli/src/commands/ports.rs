@@ -122,6 +122,7 @@ mod tests {
         let since = Some("2026-11-23T09:00:00Z".to_owned());
         let detail = Some("python3 (pid 4711)".to_owned());
         Pool {
+            excluded: Vec::new(),
             enabled: true,
             range: "8000-9000".into(),
             size: 1000,

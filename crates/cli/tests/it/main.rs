@@ -24,3 +24,4 @@ mod run;
 mod support;
 mod truth;
 mod typist;
+mod web;

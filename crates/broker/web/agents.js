@@ -1,0 +1,135 @@
+// The agents as a table whose rows stay what they are while their content changes, so that focus and selection stay too.
+
+import { agentPath, call } from "./broker.js";
+import { hue } from "./map.js";
+
+const ORDER = new Intl.Collator("en", { numeric: true });
+
+export const key = (agent) => `${agent.project}/${agent.name}`;
+export const shownName = (agent) => (agent.project === "default" ? agent.name : key(agent));
+export const isLive = (agent) => ["starting", "running", "stopping"].includes(agent.state);
+
+// An element with text or children. Text is never read as HTML: names, titles and logs are others' words.
+export function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+export function age(time) {
+  const seconds = Math.max(0, Math.floor((Date.now() - Date.parse(time)) / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
+  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h`;
+  return `${Math.floor(seconds / 86400)} d`;
+}
+
+export function stateText(agent) {
+  return agent.state === "exited" && agent.exit_code !== null ? `exited (${agent.exit_code})` : agent.state;
+}
+
+// The ports with their links, and what is behind each as far as that is known.
+export function portList(agent, behind) {
+  const list = element("ul", { className: "ports" });
+  for (const [label, port] of Object.entries(agent.ports)) {
+    const swatch = element("span", { className: "swatch" });
+    swatch.style.setProperty("background", `hsl(${hue(key(agent))} 62% var(--light))`);
+    const url = agent.urls[label];
+    const link = url
+      ? element("a", { href: url, target: "_blank", rel: "noopener" }, `${label} ${port}`)
+      : element("span", {}, `${label} ${port}`);
+    const found = behind?.get(label);
+    let text = null;
+    if (found && agent.state === "running") {
+      const said = found.listens ? ["listening", found.status, found.title].filter(Boolean).join(" · ") : "nothing listens yet";
+      text = element("span", { className: found.listens ? "behind on" : "behind" }, said);
+    }
+    list.append(element("li", {}, swatch, link, text));
+  }
+  return list;
+}
+
+export class AgentTable {
+  constructor(table, { act }) {
+    this.body = table.tBodies[0];
+    this.act = act;
+    this.rows = new Map();
+    this.behind = new Map();
+    this.visible = new Set();
+    this.observer = new IntersectionObserver((entries) => {
+      for (const entry of entries) {
+        if (entry.isIntersecting) this.visible.add(entry.target.dataset.key);
+        else this.visible.delete(entry.target.dataset.key);
+      }
+    });
+  }
+
+  show(agents, search) {
+    const words = search.toLowerCase().split(/\s+/).filter(Boolean);
+    const text = (agent) => [key(agent), agent.state, agent.runtime, agent.image, ...Object.values(agent.ports)].join(" ").toLowerCase();
+    const wanted = [...agents.values()].filter((agent) => words.every((word) => text(agent).includes(word)));
+    // agent-2 comes before agent-10.
+    wanted.sort((one, other) => ORDER.compare(key(one), key(other)));
+    const keys = new Set(wanted.map(key));
+    for (const [name, row] of this.rows) {
+      if (!keys.has(name)) {
+        this.observer.unobserve(row);
+        this.visible.delete(name);
+        row.remove();
+        this.rows.delete(name);
+      }
+    }
+    wanted.forEach((agent, index) => {
+      let row = this.rows.get(key(agent));
+      if (!row) {
+        row = element("tr");
+        row.dataset.key = key(agent);
+        this.rows.set(key(agent), row);
+        this.observer.observe(row);
+      }
+      this.fill(row, agent);
+      if (this.body.children[index] !== row) this.body.insertBefore(row, this.body.children[index] ?? null);
+    });
+    return wanted.length;
+  }
+
+  fill(row, agent) {
+    const behind = this.behind.get(agent.lease);
+    const shown = JSON.stringify([agent, behind ? [...behind] : null]);
+    if (row.dataset.shown !== shown) {
+      row.dataset.shown = shown;
+      const focused = document.activeElement?.closest("tr") === row ? document.activeElement.textContent : null;
+      row.replaceChildren(
+        element("th", { scope: "row" }, element("a", { href: `#/agents/${key(agent)}` }, shownName(agent))),
+        element("td", { className: `state ${agent.state}` }, stateText(agent),
+          agent.reason ? element("span", { className: "reason" }, agent.reason) : null),
+        element("td", {}, agent.runtime),
+        element("td", { className: "age" }),
+        element("td", {}, portList(agent, behind)),
+        this.actions(agent),
+      );
+      if (focused) [...row.querySelectorAll("a, button")].find((it) => it.textContent === focused)?.focus();
+    }
+    row.querySelector(".age").textContent = age(agent.state === "running" ? agent.started_at : agent.ended_at ?? agent.started_at ?? Date());
+  }
+
+  actions(agent) {
+    const button = (text, what, className = "") => element("button", {
+      type: "button", className, onclick: () => this.act(what, agent), ariaLabel: `${text} ${shownName(agent)}`,
+      disabled: what === "stop" ? !isLive(agent) || agent.state === "stopping" : agent.state === "stopping",
+    }, text);
+    return element("td", { className: "actions" },
+      button("Stop", "stop"), button(isLive(agent) ? "Restart" : "Start", "restart"), button("Delete", "delete", "danger"));
+  }
+
+  // Looks at what is behind the ports of the rows that are in sight.
+  async look(agents) {
+    const inSight = [...this.visible].map((name) => agents.get(name)).filter((agent) => agent?.state === "running");
+    const leases = new Set([...agents.values()].map((agent) => agent.lease));
+    for (const lease of this.behind.keys()) if (!leases.has(lease)) this.behind.delete(lease);
+    await Promise.all(inSight.slice(0, 40).map(async (agent) => {
+      const { behind } = await call("GET", agentPath(agent, "/behind")).catch(() => ({ behind: [] }));
+      this.behind.set(agent.lease, new Map(behind.map((one) => [one.label, one])));
+    }));
+  }
+}

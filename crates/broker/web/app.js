@@ -1,0 +1,207 @@
+// The page: what is known of the broker, and what of it is shown.
+
+import { Refusal, agentPath, call, follow } from "./broker.js";
+import { AgentTable, age, element, isLive, key, shownName } from "./agents.js";
+import { Detail } from "./detail.js";
+import { PortMap } from "./map.js";
+
+const byId = (id) => document.getElementById(id);
+const agents = new Map();
+let pool = null;
+let broker = null;
+const problems = new Map();
+
+const map = new PortMap(byId("map"), byId("port-told"));
+const table = new AgentTable(byId("agents"), { act });
+const detail = new Detail(byId("detail"));
+
+// Several calls for the same within a moment are one.
+function gathered(work, pause) {
+  let timer = null;
+  return () => { timer ??= setTimeout(() => { timer = null; work(); }, pause); };
+}
+
+const showSoon = gathered(show, 30);
+const poolSoon = gathered(loadPool, 150);
+
+function show() {
+  const [, project, name] = location.hash.match(/^#\/agents\/([^/]+)\/([^/]+)$/) ?? [];
+  const wanted = project && agents.get(`${project}/${name}`);
+  byId("overview").hidden = Boolean(project);
+  if (project && wanted) detail.show(wanted, table.behind.get(wanted.lease));
+  else if (project) {
+    detail.close();
+    byId("detail").hidden = false;
+    byId("detail").replaceChildren(element("p", { className: "note" }, `There is no agent ${project}/${name}. `, element("a", { href: "#/" }, "All agents")));
+  } else detail.close();
+  const search = byId("search").value;
+  const count = table.show(agents, search);
+  const none = byId("no-agents");
+  none.hidden = count > 0;
+  none.textContent = agents.size ? `No agent matches “${search}”.` : "No agents yet. Start one here, or with berthold start NAME.";
+  const running = [...agents.values()].filter((agent) => agent.state === "running").length;
+  document.title = `${running} running · Berthold`;
+  showBanners();
+}
+
+function showBanners() {
+  const said = [...problems.values()];
+  for (const runtime of broker?.runtimes ?? []) {
+    const isNeeded = [...agents.values()].some((agent) => agent.runtime === runtime.name && isLive(agent));
+    if (!runtime.reachable && isNeeded) said.push(`${runtime.name} cannot be reached, and agents run there: ${runtime.detail ?? ""}. Nothing of theirs is given back meanwhile.`);
+  }
+  if (pool?.enabled) {
+    const available = pool.counts.free + pool.counts.remembered;
+    if (available < Math.max(pool.ports_per_agent, pool.size / 10)) said.push(`The pool is nearly full: ${available} of ${pool.size} ports can still be given.`);
+  }
+  for (const warning of broker?.warnings ?? []) said.push(warning);
+  const box = byId("banners");
+  const text = JSON.stringify(said);
+  if (box.dataset.said === text) return;
+  box.dataset.said = text;
+  box.replaceChildren(...said.map((one) => element("p", { className: "banner" }, one)));
+}
+
+async function loadPool() {
+  const answer = await call("GET", "/v1/pool").catch(signedOut);
+  if (!answer) return;
+  pool = answer.pool;
+  const counts = pool.counts;
+  byId("pool-facts").textContent = pool.enabled ? `${pool.range} · ${counts.free} of ${pool.size} free` : "no pool is configured";
+  byId("legend").replaceChildren(...Object.entries(counts).map(([state, count]) =>
+    element("li", {}, element("span", { className: `swatch ${state}` }), `${state} ${count}`)));
+  byId("map-box").hidden = !pool.enabled;
+  if (pool.enabled) map.show(pool);
+  byId("ports").tBodies[0].replaceChildren(...pool.ports.slice(0, 2000).map((port) => element("tr", {},
+    element("th", { scope: "row" }, String(port.port)), element("td", {}, port.state),
+    element("td", {}, [port.agent, port.label].filter(Boolean).join(" ")), element("td", {}, port.since ? `${age(port.since)} ago` : ""),
+    element("td", {}, port.detail ?? ""))));
+  showSoon();
+}
+
+async function loadBroker() {
+  const answer = await call("GET", "/v1/broker").catch(signedOut);
+  if (!answer) return;
+  broker = answer.broker;
+  byId("broker").textContent = `${broker.version} · ${broker.runtimes.filter((runtime) => runtime.reachable).map((runtime) => runtime.name).join(", ")}`;
+  showSoon();
+}
+
+async function loadAll() {
+  const answer = await call("GET", "/v1/agents").catch(signedOut);
+  if (!answer) return;
+  agents.clear();
+  for (const agent of answer.agents) agents.set(key(agent), agent);
+  show();
+  await Promise.all([loadPool(), loadBroker()]);
+  look();
+}
+
+async function look() {
+  if (document.hidden) return;
+  const [, wanted] = location.hash.match(/^#\/agents\/(.+)$/) ?? [];
+  if (wanted) table.visible.add(wanted);
+  await table.look(agents);
+  showSoon();
+}
+
+function signedOut(error) {
+  if (error instanceof Refusal && error.status === 401) askToSignIn();
+  return null;
+}
+
+function askToSignIn(why) {
+  if (why) byId("sign-in-why").textContent = `${why} On the broker's host, run`;
+  byId("sign-in").hidden = false;
+  byId("overview").hidden = true;
+  detail.close();
+  byId("live").textContent = "signed out";
+  byId("live").className = "";
+}
+
+async function act(what, agent) {
+  const name = shownName(agent);
+  if (what === "delete" && !(await isSure(`Delete ${name}?`, isLive(agent) ? "It runs; it will be stopped, and its container removed." : "Its container and log are removed."))) return;
+  try {
+    problems.delete(key(agent));
+    if (what === "delete") await call("DELETE", agentPath(agent));
+    else if (what === "restart" && !isLive(agent)) await call("PUT", agentPath(agent), {});
+    else await call("POST", agentPath(agent, `/${what}`), {});
+  } catch (error) {
+    problems.set(key(agent), `${name}: ${error.message}`);
+  }
+  showSoon();
+}
+
+function isSure(title, text) {
+  const dialog = byId("sure-dialog");
+  byId("sure-title").textContent = title;
+  byId("sure-text").textContent = text;
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+}
+
+byId("start").addEventListener("click", () => {
+  const form = byId("start-dialog").querySelector("form");
+  const options = (names, first) => [element("option", { value: "" }, first), ...names.map((name) => element("option", { value: name }, name))];
+  form.elements.template.replaceChildren(...options(broker?.templates ?? [], "none"));
+  form.elements.runtime.replaceChildren(...options((broker?.runtimes ?? []).filter((it) => it.reachable).map((it) => it.name), `the default (${broker?.default_runtime ?? "none"})`));
+  form.querySelector(".problem").textContent = "";
+  byId("start-dialog").showModal();
+});
+
+byId("start-dialog").querySelector("[data-close]").addEventListener("click", () => byId("start-dialog").close());
+
+byId("start-dialog").querySelector("form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const form = event.target;
+  const typed = Object.fromEntries(new FormData(form));
+  const request = {};
+  for (const name of ["template", "image", "runtime"]) if (typed[name].trim()) request[name] = typed[name].trim();
+  if (typed.command.trim()) request.command = ["sh", "-c", typed.command.trim()];
+  const button = form.querySelector("[type=submit]");
+  button.disabled = true;
+  try {
+    await call("PUT", agentPath({ project: typed.project.trim() || "default", name: typed.name.trim() }), request);
+    byId("start-dialog").close();
+    form.reset();
+  } catch (error) {
+    form.querySelector(".problem").textContent = error.message;
+  }
+  button.disabled = false;
+});
+
+byId("search").addEventListener("input", show);
+addEventListener("hashchange", () => { show(); look(); });
+
+function begin() {
+  byId("overview").hidden = false;
+  follow({
+    onConnect: () => { byId("live").textContent = "live"; byId("live").className = "on"; loadAll(); },
+    onLost: () => { byId("live").textContent = "connecting again"; byId("live").className = ""; },
+    onSignedOut: () => askToSignIn(),
+    onEvent: (event) => {
+      if (event.event === "agent") agents.set(key(event.agent), event.agent);
+      if (event.event === "agent_deleted") agents.delete(key(event));
+      if (event.event === "missed") return loadAll();
+      poolSoon();
+      showSoon();
+    },
+  });
+  setInterval(look, 3000);
+  setInterval(loadBroker, 15000);
+  setInterval(() => !document.hidden && showSoon(), 1000);
+}
+
+const ticket = location.hash.match(/^#ticket=([0-9a-f]+)$/)?.[1];
+if (ticket) {
+  // Out of the address bar and the history at once.
+  history.replaceState(null, "", "/#/");
+  await call("POST", "/signin", { ticket }).catch((error) => askToSignIn(`${error.message}.`));
+}
+if (byId("sign-in").hidden) {
+  const answer = await fetch("/v1/agents").catch(() => null);
+  if (answer?.status === 401) askToSignIn();
+  else begin();
+}

@@ -1,0 +1,155 @@
+// The page in a real browser: what a person does, and what they see. `node page.mjs`, with BERTHOLD (the program), BERTHOLD_HOME (of a
+// broker that runs), PROJECT and, for agents in containers, IMAGE. Ends with 0 if all was as it should be.
+
+import { execFileSync } from "node:child_process";
+import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
+import assert from "node:assert/strict";
+import { chromium } from "playwright-core";
+
+const { BERTHOLD, PROJECT, IMAGE, SCREENSHOTS } = process.env;
+const berthold = (...words) => execFileSync(BERTHOLD, words, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
+const signInUrl = () => berthold("open", "--print").trim();
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+});
+const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+const page = await context.newPage();
+const told = [];
+let mayFail = false;
+page.on("console", (message) => message.type() === "error" && !mayFail && told.push(message.text()));
+page.on("pageerror", (error) => told.push(String(error)));
+page.on("request", (request) => {
+  const { hostname } = new URL(request.url());
+  if (hostname !== "localhost") told.push(`a request to ${request.url()}`);
+});
+const timeout = 60_000;
+page.setDefaultTimeout(timeout);
+const row = (name) => page.locator(`#agents tr[data-key="${PROJECT}/${name}"]`);
+const state = async (name, wanted) => row(name).locator(".state", { hasText: new RegExp(`^${wanted}`) }).waitFor();
+const screenshot = async (name) => SCREENSHOTS && page.screenshot({ path: `${SCREENSHOTS}/${name}.png`, fullPage: true });
+const legend = (text) => page.locator("#legend li", { hasText: new RegExp(`^${text}$`) }).waitFor();
+
+async function accessible(where) {
+  for (const colorScheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme });
+    // Through the debugger, which the page's policy does not bind.
+    await page.evaluate(axe);
+    const { violations } = await page.evaluate(() => window.axe.run());
+    const said = violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => node.html).join(" ").slice(0, 400)}`);
+    assert.deepEqual(said, [], `${where}, ${colorScheme}`);
+    await screenshot(`${where}-${colorScheme}`);
+  }
+  await page.emulateMedia({ colorScheme: "light" });
+}
+
+// Signed out, the page says how to sign in.
+const url = signInUrl();
+mayFail = true;
+await page.goto(new URL("/", url).href);
+await page.getByText("berthold open", { exact: true }).waitFor();
+await accessible("signed-out");
+mayFail = false;
+
+// A ticket lets this browser in, once.
+await page.goto(url);
+await page.reload();
+await page.locator("#live.on").waitFor();
+assert.equal(new URL(page.url()).hash, "#/", "the ticket is not left in the address");
+const other = await (await browser.newContext()).newPage();
+await other.goto(url);
+await other.reload();
+await other.getByText("berthold open", { exact: true }).waitFor();
+await other.context().close();
+
+// What is started elsewhere is seen without a reload.
+await page.evaluate(() => { window.wasNotReloaded = true; });
+await page.getByText("No agents yet").waitFor();
+berthold("start", "plain", "--runtime", "process", "--", BERTHOLD, "__demo-server");
+await state("plain", "running");
+await legend("leased 2");
+if (IMAGE) {
+  berthold("start", "boxed", "--runtime", "docker", "--image", IMAGE, "--", "sh", "-c", "sleep 100000");
+  await state("boxed", "running");
+  await legend("leased 4");
+}
+
+// What is behind a port, and the agent's own page by its link.
+await row("plain").locator(".behind.on", { hasText: "200" }).first().waitFor();
+const [agentPage] = await Promise.all([context.waitForEvent("page"), row("plain").locator("a", { hasText: /^A / }).click()]);
+await agentPage.getByText("plain").first().waitFor();
+await agentPage.close();
+
+// The map by keyboard.
+await page.locator("#map").focus();
+await page.keyboard.press("Home");
+await page.locator("#port-told", { hasText: /leased to .*plain, port A/ }).waitFor();
+await accessible("two-agents");
+await page.setViewportSize({ width: 390, height: 844 });
+await accessible("two-agents-narrow");
+assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "nothing is wider than a phone");
+await page.setViewportSize({ width: 1280, height: 900 });
+
+// What ends outside is seen.
+if (IMAGE) {
+  const { id } = JSON.parse(berthold("--json", "show", "boxed")).agent;
+  execFileSync("docker", ["kill", id]);
+  await state("boxed", "exited");
+  await legend("leased 2");
+}
+
+// Search; stop; start again; the agent's own page.
+await page.getByLabel("Search").fill("nothing like it");
+await page.getByText("No agent matches").waitFor();
+await page.getByLabel("Search").fill("plain");
+await row("plain").getByRole("button", { name: /Stop/ }).click();
+await state("plain", "stopped");
+await row("plain").getByRole("button", { name: /Start/ }).click();
+await state("plain", "running");
+await page.getByLabel("Search").fill("");
+await row("plain").locator("th a").click();
+await page.locator("#detail pre", { hasText: "AVAILABLE_LOCALHOST_PORT_A=" }).waitFor();
+await page.locator("#detail td", { hasText: "stopped" }).first().waitFor();
+await accessible("agent");
+await page.getByText("All agents").click();
+
+// Start from the page.
+await page.getByRole("button", { name: "Start an agent" }).click();
+await accessible("start-dialog");
+await page.getByLabel("Name").fill("typed");
+await page.getByLabel("Project").fill(PROJECT);
+await page.getByLabel("Runtime").selectOption("process");
+await page.getByLabel("Command").fill("echo the log of typed; sleep 100000");
+await page.locator("#start-dialog [type=submit]").click();
+await state("typed", "running");
+await row("typed").locator("th a").click();
+await page.locator("#log", { hasText: "the log of typed" }).waitFor();
+await page.goBack();
+assert.ok(await page.evaluate(() => window.wasNotReloaded), "all that was live");
+
+// Another broker, the same page, the same session; what happened meanwhile is there.
+mayFail = true;
+berthold("broker", "stop");
+await page.locator("#live:not(.on)").waitFor();
+berthold("start", "later", "--runtime", "process", "--", "sleep", "100000");
+await page.locator("#live.on").waitFor();
+await state("later", "running");
+mayFail = false;
+
+// Delete asks first.
+const remove = async (name, answer) => {
+  await row(name).getByRole("button", { name: /Delete/ }).click();
+  await page.locator("#sure-dialog").getByRole("button", { name: answer }).click();
+};
+await remove("typed", "Cancel");
+await state("typed", "running");
+for (const name of ["typed", "later", "plain", ...(IMAGE ? ["boxed"] : [])]) {
+  await remove(name, "Delete");
+  await row(name).waitFor({ state: "detached" });
+}
+await legend("leased 0");
+assert.deepEqual(told, [], "nothing was complained of");
+await browser.close();

@@ -1,0 +1,181 @@
+//! The web page: who is let in, and what a real browser makes of it.
+
+use std::path::Path;
+
+use crate::support::*;
+
+/// A host whose page is on its last port.
+fn listening(ports: u16) -> (Host, u16) {
+    let mut port = 0;
+    let mut host = Host::with_settings(
+        |range| {
+            let last: u16 = range.split_once('-').unwrap().1.parse().unwrap();
+            port = last;
+            format!(
+                "server: {{ broker: {{ listen: \"127.0.0.1:{last}\", port_pool: {{ range: \"{range}\" }} }} }}\n"
+            )
+        },
+        ports,
+    );
+    host.serve();
+    (host, port)
+}
+
+/// The status, the headers and the body of an answer; `lines` are the request's first line and headers.
+fn ask(port: u16, lines: &[&str], body: &str) -> (u16, String, String) {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let head = lines.join("\r\n");
+    write!(stream, "{head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
+    (status, head.to_owned(), body.to_owned())
+}
+
+/// Signs in as the page does; the cookie.
+fn signed_in(host: &Host, port: u16) -> String {
+    let url = host.ok(&["open", "--print"]);
+    let ticket = url.trim().split_once("#ticket=").unwrap().1.to_owned();
+    let own = format!("Host: localhost:{port}");
+    let lines =
+        ["POST /signin HTTP/1.1", &own, "Sec-Fetch-Site: same-origin", "Content-Type: application/json"];
+    let body = format!("{{\"ticket\":\"{ticket}\"}}");
+    let (status, head, _) = ask(port, &lines, &body);
+    assert_eq!(status, 204, "{head}");
+    assert_eq!(ask(port, &lines, &body).0, 401, "a ticket is taken once");
+    let cookie = head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
+    for part in ["HttpOnly", "SameSite=Strict", "Path=/"] {
+        assert!(cookie.contains(part), "{cookie}");
+    }
+    assert!(!cookie.contains("Domain"), "{cookie}");
+    format!("Cookie: {}", cookie.split_once(';').unwrap().0)
+}
+
+#[test]
+fn the_page_says_nothing_to_those_who_are_not_signed_in() {
+    let (_host, port) = listening(6);
+    let own = format!("Host: localhost:{port}");
+    for path in ["/", "/app.js", "/style.css"] {
+        let (status, head, _) = ask(port, &[&format!("GET {path} HTTP/1.1"), &own], "");
+        assert_eq!(status, 200, "{path}");
+        assert!(head.contains("content-security-policy: default-src 'none'; script-src 'self'"), "{head}");
+        assert!(head.contains("x-content-type-options: nosniff") && head.contains("x-frame-options: DENY"));
+    }
+    for call in ["GET /v1/agents", "GET /v1/pool", "GET /v1/events", "POST /v1/shutdown", "POST /v1/sessions"]
+    {
+        assert_eq!(ask(port, &[&format!("{call} HTTP/1.1"), &own], "").0, 401, "{call}");
+    }
+    let guessed =
+        ["POST /signin HTTP/1.1", &own, "Sec-Fetch-Site: same-origin", "Content-Type: application/json"];
+    assert_eq!(ask(port, &guessed, "{\"ticket\":\"00\"}").0, 401);
+}
+
+/// P10: a page of another origin, also of an agent on this host, does nothing with a person's session; nor does a name that was
+/// made to lead here.
+#[test]
+fn other_sites_start_stop_and_read_nothing() {
+    let (host, port) = listening(6);
+    host.ok(&["start", "dev", "--runtime", "process", "--", "sleep", "100000"]);
+    let cookie = signed_in(&host, port);
+    let own = format!("Host: localhost:{port}");
+    let dev = format!("/v1/agents/{}/dev", host.project());
+    let page = "Sec-Fetch-Site: same-origin";
+    assert_eq!(ask(port, &["GET /v1/agents HTTP/1.1", &own, &cookie, page], "").0, 200);
+    let calls = [
+        "GET /v1/agents".to_owned(),
+        "GET /v1/events".to_owned(),
+        format!("POST {dev}/stop"),
+        format!("DELETE {dev}"),
+        "PUT /v1/agents/default/evil".to_owned(),
+        "POST /v1/shutdown".to_owned(),
+    ];
+    let here = format!("Origin: http://localhost:{port}");
+    for call in &calls {
+        let call = format!("{call} HTTP/1.1");
+        for origin in [
+            "Sec-Fetch-Site: cross-site",
+            "Sec-Fetch-Site: same-site",
+            "Origin: https://evil.example",
+            "Origin: http://localhost:8000",
+            "Origin: null",
+        ] {
+            assert_eq!(ask(port, &[&call, &own, &cookie, origin], "").0, 403, "{call} {origin}");
+        }
+        for forged in ["evil.example", "a.dev.localhost", "localhost.evil.example"] {
+            let forged = format!("Host: {forged}:{port}");
+            assert_eq!(ask(port, &[&call, &forged, &cookie, page], "").0, 403, "{call} {forged}");
+            assert_eq!(ask(port, &[&call, &forged, &cookie, &here], "").0, 403, "{call} {forged}");
+        }
+    }
+    assert_eq!(ask(port, &["GET / HTTP/1.1", "Host: evil.example"], "").0, 403);
+    assert_eq!(ask(port, &["POST /v1/sessions HTTP/1.1", &own, &cookie, page], "").0, 403);
+    assert_eq!(host.json(&["list"])["agents"].as_array().unwrap().len(), 1);
+    assert_eq!(host.agent("dev")["state"], "running");
+}
+
+#[test]
+fn a_session_outlives_the_broker_and_not_its_token() {
+    let (mut host, port) = listening(6);
+    let cookie = signed_in(&host, port);
+    let own = format!("Host: localhost:{port}");
+    let asked =
+        || ask(port, &["GET /v1/agents HTTP/1.1", &own, &cookie, "Sec-Fetch-Site: same-origin"], "").0;
+    assert_eq!(asked(), 200);
+    host.stop_broker();
+    host.serve();
+    assert_eq!(asked(), 200);
+    host.stop_broker();
+    std::fs::remove_file(host.path("token")).unwrap();
+    host.serve();
+    assert_eq!(asked(), 401);
+}
+
+#[test]
+fn what_is_behind_a_port_is_told() {
+    let (host, _) = listening(6);
+    host.ok(&[&process_agent("dev")[..2], &["--wait"], &process_agent("dev")[2..]].concat());
+    host.ok(&["start", "idle", "--runtime", "process", "--", "sleep", "100000"]);
+    let behind = |name: &str| {
+        let path = format!("/v1/agents/{}/{name}/behind", host.project());
+        let answer = http_get_unix(&host.path("broker.sock"), &path).unwrap();
+        let body = answer.split_once("\r\n\r\n").unwrap().1;
+        let start = body.find('{').unwrap();
+        serde_json::from_str::<serde_json::Value>(&body[start..=body.rfind('}').unwrap()]).unwrap()["behind"]
+            [0]
+        .clone()
+    };
+    eventually("the server answers", || behind("dev")["listens"] == true);
+    let told = behind("dev");
+    assert_eq!((&told["status"], &told["port"]), (&serde_json::json!(200), &serde_json::json!(host.port(0))));
+    assert!(told["title"].as_str().unwrap().contains("dev"), "{told}");
+    assert_eq!(behind("idle")["listens"], false);
+}
+
+#[test]
+fn a_real_browser_signs_in_sees_and_does() {
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
+    let chromium = std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".to_owned());
+    let is_here = Path::new(&chromium).exists() && files.join("node_modules/playwright-core").exists();
+    let required = std::env::var("BERTHOLD_REQUIRE").unwrap_or_default();
+    if !is_here {
+        assert!(!required.split(',').any(|name| name == "chromium"), "chromium is required and is not here");
+        eprintln!(
+            "Chromium and playwright-core are not here: not tested (`npm ci` in crates/cli/tests/browser)"
+        );
+        return;
+    }
+    let (host, _) = listening(40);
+    let mut node = host.command_of("node");
+    if docker_is_here() {
+        node.env("IMAGE", image());
+    }
+    let output = node
+        .arg("page.mjs")
+        .current_dir(&files)
+        .envs([("BERTHOLD", BERTHOLD), ("PROJECT", host.project())])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
