@@ -24,6 +24,10 @@ pub struct Agent {
     pub ports: BTreeMap<Label, u16>,
     /// What a person can open, by label. Empty where nothing is published.
     pub urls: BTreeMap<Label, String>,
+    /// Under which URLs the broker itself leads to them, by label. Empty where there is nothing to lead to, or the broker has no
+    /// address for browsers.
+    #[serde(default)]
+    pub previews: BTreeMap<Label, String>,
     /// The host's address on which its ports are published; `host network` where it binds them itself; nothing while it
     /// does not run or has no ports.
     pub published: Option<String>,

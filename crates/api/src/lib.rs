@@ -27,7 +27,7 @@ pub use history::{HistoryDocument, HistoryEntry, HistoryQuery};
 pub use lease::{Holder, Lease, LeaseDocument, LeaseRequest, LeasesDocument};
 pub use pool::{Counts, Pool, PoolDocument, PoolPort, PoolPortState};
 pub use reconcile::{Finding, ReconcileAction, Reconciliation, ReconciliationDocument, UnreachableRuntime};
-pub use session::{Behind, BehindDocument, Session, SessionDocument, SignIn};
+pub use session::{Behind, BehindDocument, Session, SessionDocument, SignIn, SignedIn};
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn is_false(value: &bool) -> bool {

@@ -26,6 +26,14 @@ pub struct SignIn {
     pub ticket: String,
 }
 
+/// What the page gets for it, beside the cookie, and sends along as `berthold-page`: a browser sends the cookies of one port of a host
+/// to all others, but this only its own page knows.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SignedIn {
+    /// The value of the header.
+    pub page: String,
+}
+
 /// What is behind a port of an agent.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Behind {

@@ -19,6 +19,7 @@ use crate::clock;
 use crate::guards::Guards;
 use crate::home::Home;
 use crate::ledger::Ledger;
+use crate::listen::Address;
 use crate::model::{AgentRecord, BareLease, Former};
 use crate::runtimes::Runtimes;
 use crate::view;
@@ -34,8 +35,8 @@ pub(crate) struct Core {
     pub(crate) settings: Settings,
     pub(crate) settings_files: Vec<String>,
     pub(crate) started_at: Moment,
-    /// The URL of the API on `listen`, once it is bound.
-    pub(crate) listen: Option<String>,
+    /// Where the API is besides the socket.
+    pub(crate) listen: Option<Address>,
     pub(crate) runtimes: Runtimes,
     pub(crate) ledger: Ledger,
     /// The broker's tasks send, listeners of the events receive; one that is too slow misses some and is told so.
@@ -99,7 +100,7 @@ pub(crate) struct Parts {
     pub(crate) id: String,
     pub(crate) home: Home,
     pub(crate) settings: settings::Loaded,
-    pub(crate) listen: Option<String>,
+    pub(crate) listen: Option<Address>,
     pub(crate) runtimes: Runtimes,
     pub(crate) ledger: Ledger,
     pub(crate) state: State,
@@ -140,9 +141,14 @@ impl Core {
         self.state().agents.get(key).cloned()
     }
 
+    /// What is known of an agent, as the wire has it.
+    pub(crate) fn shown(&self, record: &AgentRecord) -> api::Agent {
+        view::agent(record, &self.settings, self.listen.as_ref())
+    }
+
     /// Puts what is known of an agent into the state, and tells the listeners.
     pub(crate) fn publish(&self, record: AgentRecord) {
-        let agent = view::agent(&record, &self.settings);
+        let agent = self.shown(&record);
         self.state().agents.insert(record.key.clone(), record);
         self.tell(api::Event::Agent { agent: Box::new(agent) });
     }

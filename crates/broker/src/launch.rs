@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use pool::{AgentKey, environment};
+use pool::AgentKey;
+use pool::environment::{self, UrlForms};
 use runtime::{
     Console, ErrorKind, LogRequest, Network, Observed, ObservedState, Output, Progress, Publish, Runtime,
     RuntimeError, Spec,
@@ -147,10 +148,13 @@ impl Core {
         let (ports, pool) = (record.ports(), self.settings.server.broker.port_pool.as_ref());
         let address = pool.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |pool| pool.bind_address);
         let mut env = match pool {
-            Some(pool) => {
-                environment::variables(&record.key, ports, pool.host_url.as_ref(), &pool.env_aliases)
-            }
-            None => environment::variables(&record.key, ports, None, &std::collections::BTreeMap::new()),
+            Some(pool) => environment::variables(&record.key, ports, pool.url_forms(), &pool.env_aliases),
+            None => environment::variables(
+                &record.key,
+                ports,
+                UrlForms::default(),
+                &std::collections::BTreeMap::new(),
+            ),
         };
         env.retain(|(name, _)| !spec.env.contains_key(name));
         env.extend(spec.env.clone());

@@ -6,7 +6,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +14,7 @@ use api::Code;
 use futures_util::future::join_all;
 use pool::{Owner, Port, PortRange};
 use runtime::process::ShimCommand;
-use settings::Listen;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -25,11 +23,11 @@ use crate::core::{Core, Parts, State};
 use crate::home::Home;
 use crate::http;
 use crate::ledger::{self, Contents, Ledger, OpenError};
+use crate::listen::{Address, ListenError, Listener};
 use crate::lock::{self, BrokerLock, LockError};
 use crate::runtimes::Runtimes;
+use crate::tls::{self, TlsError};
 
-/// The port of the API where the settings name none and it is free.
-const USUAL_PORT: u16 = 9800;
 /// How long, at the start, the ports of agents that run are waited for, where it is the broker that publishes them.
 const RESUMING: Duration = Duration::from_secs(10);
 /// How long the operations that are under way have to come to their end, beyond an agent's own time to stop.
@@ -60,8 +58,10 @@ enum Trouble {
     Thread(#[source] io::Error),
     #[error("the system has no random numbers to offer: {0}")]
     Random(getrandom::Error),
-    #[error("the address {address} of `server.broker.listen` cannot be listened on")]
-    Listen { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("`server.broker.tls` cannot be used")]
+    Tls(#[from] TlsError),
     #[error("the socket {} cannot be listened on", path.display())]
     Socket { path: PathBuf, source: io::Error },
     #[error("the path of the socket, {}, is longer than the {limit} bytes that a socket's path can have", path.display())]
@@ -73,8 +73,8 @@ impl ServeError {
     pub fn code(&self) -> Code {
         match &self.0 {
             Trouble::Lock(LockError::Held { .. }) => Code::Conflict,
-            Trouble::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => Code::Conflict,
-            Trouble::Listen { .. } | Trouble::LongPath { .. } => Code::InvalidSettings,
+            Trouble::Listen(error) if error.source.kind() == io::ErrorKind::AddrInUse => Code::Conflict,
+            Trouble::Listen(_) | Trouble::Tls(_) | Trouble::LongPath { .. } => Code::InvalidSettings,
             Trouble::Ledger(_) => Code::LedgerFailed,
             _ => Code::Failed,
         }
@@ -94,7 +94,10 @@ impl ServeError {
                 "use the newer berthold, or another home with BERTHOLD_HOME=DIR"
             }
             Trouble::Ledger(_) => "make the home writable, or use another one with BERTHOLD_HOME=DIR",
-            Trouble::Listen { .. } => {
+            Trouble::Tls(_) => {
+                "the certificate, with those that sign it, and its key are files in PEM that the broker can read"
+            }
+            Trouble::Listen(_) => {
                 "choose another address, or leave `server.broker.listen` out of the settings: then a free port is taken"
             }
             Trouble::LongPath { .. } => "choose a shorter BERTHOLD_HOME or XDG_RUNTIME_DIR",
@@ -130,9 +133,11 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
     let (connection, contents, damage) = ledger::open(&home.ledger())?;
     let ledger = Ledger::start(connection).map_err(Trouble::Thread)?;
 
-    let listener = listen(settings.settings.server.broker.listen).await?;
-    let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-    let own_port = address.and_then(|address| Port::new(address.port()));
+    let wanted = &settings.settings.server.broker;
+    let tls = wanted.tls.as_ref().map(tls::acceptor).transpose()?;
+    let listener = Listener::bind(wanted.listen, tls).await?;
+    let address = listener.as_ref().map(Listener::address).cloned();
+    let own_port = address.as_ref().and_then(|address| Port::new(address.socket.port()));
     let mut state = State::new(&settings.settings, own_port.map(PortRange::single));
     if let Some(damage) = damage {
         let kept = damage.kept.display();
@@ -150,7 +155,7 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
         id,
         home,
         settings,
-        listen: address.map(|address| format!("http://{address}")),
+        listen: address,
         runtimes,
         ledger,
         state,
@@ -183,7 +188,7 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
     let servers = tokio::spawn(http::serve(Arc::clone(&core), socket, listener, token));
     tracing::info!(
         socket = %core.home.socket().display(),
-        listen = core.listen.as_deref().unwrap_or("none"),
+        listen = core.listen.as_ref().map_or_else(|| "none".to_owned(), Address::url),
         agents = running.len(),
         "ready"
     );
@@ -298,26 +303,6 @@ fn unreserved_ephemeral_overlap(range: PortRange) -> Option<PortRange> {
     let is_exposed =
         |port: Port| ephemeral.contains(port) && !reserved.iter().any(|range| range.contains(port));
     range.ports().any(is_exposed).then_some(ephemeral)
-}
-
-async fn listen(wanted: Listen) -> Result<Option<TcpListener>, Trouble> {
-    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let bind = |address: SocketAddr| async move {
-        TcpListener::bind(address).await.map_err(|source| Trouble::Listen { address, source })
-    };
-    match wanted {
-        Listen::None => Ok(None),
-        Listen::Address(address) => bind(address).await.map(Some),
-        Listen::Default => match bind(at(USUAL_PORT)).await {
-            Ok(listener) => Ok(Some(listener)),
-            Err(_) => {
-                let listener = bind(at(0)).await?;
-                let port = listener.local_addr().map_or(0, |address| address.port());
-                tracing::info!(port, "port {USUAL_PORT} is taken, so the API listens on another one");
-                Ok(Some(listener))
-            }
-        },
-    }
 }
 
 /// Listens on the Unix socket, which only its owner can open. A socket file that is there is a dead broker's: the lock says

@@ -3,21 +3,26 @@
 use std::collections::BTreeMap;
 
 use api::AgentState;
-use pool::{Moment, PortState, environment};
-use settings::Settings;
+use pool::environment::{self, UrlForms};
+use pool::{Moment, PortState, PreviewUrl};
+use settings::{PortPool, Settings};
 
 use crate::clock;
 use crate::core::State;
+use crate::listen::Address;
 use crate::model::{AgentRecord, BareLease, Stage};
+use crate::preview::address;
 
 /// Where the ports of an agent on the host's own network are.
 pub(crate) const HOST_NETWORK: &str = "host network";
 
 /// One agent.
-pub(crate) fn agent(record: &AgentRecord, settings: &Settings) -> api::Agent {
-    let host_url = settings.server.broker.port_pool.as_ref().and_then(|pool| pool.host_url.as_ref());
-    let urls =
-        if record.published.is_some() { environment::urls(record.ports(), host_url) } else { Vec::new() };
+pub(crate) fn agent(record: &AgentRecord, settings: &Settings, listen: Option<&Address>) -> api::Agent {
+    let forms = settings.server.broker.port_pool.as_ref().map(PortPool::url_forms).unwrap_or_default();
+    let urls = match record.published {
+        Some(_) => environment::urls(&record.key, record.ports(), forms),
+        None => Vec::new(),
+    };
     let label = |label: pool::Label| api::Label(label.to_string());
     api::Agent {
         project: record.key.project.to_string(),
@@ -35,6 +40,7 @@ pub(crate) fn agent(record: &AgentRecord, settings: &Settings) -> api::Agent {
         lease: record.lease.as_ref().map(|lease| lease.id.to_string()),
         ports: environment::labelled(record.ports()).map(|(name, port)| (label(name), port.get())).collect(),
         urls: urls.into_iter().map(|(name, url)| (label(name), url)).collect(),
+        previews: previews(record, forms.preview_url, listen),
         published: record.published.clone(),
         image: record.spec.as_ref().and_then(|spec| spec.image.clone()),
         command: record.spec.as_ref().map(|spec| spec.command.clone()).unwrap_or_default(),
@@ -47,10 +53,30 @@ pub(crate) fn agent(record: &AgentRecord, settings: &Settings) -> api::Agent {
     }
 }
 
+/// The URLs under which the broker leads to the agent's ports, where it has an address for browsers.
+fn previews(
+    record: &AgentRecord,
+    pattern: Option<&PreviewUrl>,
+    listen: Option<&Address>,
+) -> BTreeMap<api::Label, String> {
+    let Some(listen) = listen.filter(|_| record.published.is_some()) else { return BTreeMap::new() };
+    let local = |label| {
+        format!("{}://{}:{}", listen.scheme(), address::host(&record.key, label), listen.socket.port())
+    };
+    environment::labelled(record.ports())
+        .map(|(label, _)| {
+            let configured = pattern.and_then(|pattern| pattern.at(&record.key, label));
+            (api::Label(label.to_string()), configured.unwrap_or_else(|| local(label)))
+        })
+        .collect()
+}
+
 /// One bare lease.
 pub(crate) fn lease(bare: &BareLease, settings: &Settings) -> api::Lease {
     let pool = settings.server.broker.port_pool.as_ref();
-    let (host_url, aliases) = (pool.and_then(|pool| pool.host_url.as_ref()), BTreeMap::new());
+    // Previews are of agents.
+    let forms = UrlForms { host_url: pool.and_then(|pool| pool.host_url.as_ref()), preview_url: None };
+    let aliases = BTreeMap::new();
     let (ports, label) = (&bare.lease.ports, |label: pool::Label| api::Label(label.to_string()));
     let aliases = pool.map_or(&aliases, |pool| &pool.env_aliases);
     api::Lease {
@@ -58,8 +84,11 @@ pub(crate) fn lease(bare: &BareLease, settings: &Settings) -> api::Lease {
         name: bare.key.name.to_string(),
         id: bare.lease.id.to_string(),
         ports: environment::labelled(ports).map(|(name, port)| (label(name), port.get())).collect(),
-        urls: environment::urls(ports, host_url).into_iter().map(|(name, url)| (label(name), url)).collect(),
-        environment: environment::variables(&bare.key, ports, host_url, aliases).into_iter().collect(),
+        urls: environment::urls(&bare.key, ports, forms)
+            .into_iter()
+            .map(|(name, url)| (label(name), url))
+            .collect(),
+        environment: environment::variables(&bare.key, ports, forms, aliases).into_iter().collect(),
         bind_address: pool.map(|pool| pool.bind_address.to_string()),
         since: clock::shown(bare.lease.since),
         holder: bare.holder.as_ref().map(|holder| api::Holder {

@@ -1,6 +1,6 @@
 // The page: what is known of the broker, and what of it is shown.
 
-import { Refusal, agentPath, call, follow } from "./broker.js";
+import { Refusal, agentPath, ask, call, follow, keepHalf } from "./broker.js";
 import { AgentTable, age, element, isLive, key, shownName } from "./agents.js";
 import { Detail } from "./detail.js";
 import { PortMap } from "./map.js";
@@ -198,10 +198,10 @@ const ticket = location.hash.match(/^#ticket=([0-9a-f]+)$/)?.[1];
 if (ticket) {
   // Out of the address bar and the history at once.
   history.replaceState(null, "", "/#/");
-  await call("POST", "/signin", { ticket }).catch((error) => askToSignIn(`${error.message}.`));
+  await call("POST", "/signin", { ticket }).then(({ page }) => keepHalf(page), (error) => askToSignIn(`${error.message}.`));
 }
 if (byId("sign-in").hidden) {
-  const answer = await fetch("/v1/agents").catch(() => null);
+  const answer = await ask("/v1/agents").catch(() => null);
   if (answer?.status === 401) askToSignIn();
   else begin();
 }

@@ -8,13 +8,28 @@ export class Refusal extends Error {
   }
 }
 
+// The page's half of the session: the browser sends the cookie to every server on this host, this goes to the broker alone.
+const HALF = "berthold-page";
+let half = null;
+
+export function keepHalf(page) {
+  half = page;
+  try { localStorage.setItem(HALF, page); } catch { /* Kept as long as the page. */ }
+}
+
+// A request to the broker; the answer, whatever it is.
+export function ask(path, options = {}) {
+  try { half = localStorage.getItem(HALF) ?? half; } catch { /* As it was. */ }
+  return fetch(path, { ...options, headers: { ...options.headers, ...(half && { [HALF]: half }) } });
+}
+
 export async function call(method, path, body) {
   const options = { method, headers: {} };
   if (body !== undefined) {
     options.body = JSON.stringify(body);
     options.headers["Content-Type"] = "application/json";
   }
-  const response = await fetch(path, options);
+  const response = await ask(path, options);
   if (!response.ok) throw new Refusal(response.status, await response.json().catch(() => ({})));
   return response.status === 204 ? null : response.json();
 }
@@ -23,30 +38,35 @@ export function agentPath(agent, rest = "") {
   return `/v1/agents/${encodeURIComponent(agent.project)}/${encodeURIComponent(agent.name)}${rest}`;
 }
 
-// Follows the events. `onConnect` is called whenever the stream begins anew: what happened before was missed.
-export function follow({ onConnect, onEvent, onLost, onSignedOut }) {
-  let source;
-  let pause = 500;
-  const connect = () => {
-    source = new EventSource("/v1/events");
-    source.onopen = () => { pause = 500; onConnect(); };
-    for (const name of ["agent", "agent_deleted", "pool", "missed"]) {
-      source.addEventListener(name, (message) => onEvent(JSON.parse(message.data)));
+// The events of a stream (https://html.spec.whatwg.org/multipage/server-sent-events.html), as far as the broker writes them.
+async function* events(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const parts = (text + value).split("\n\n");
+    text = parts.pop();
+    for (const part of parts) {
+      const data = part.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trimStart());
+      if (data.length) yield JSON.parse(data.join("\n"));
     }
-    source.onerror = () => {
-      onLost();
-      // The browser's own attempts end with the first answer that is no stream.
-      source.close();
-      setTimeout(again, pause);
-      pause = Math.min(pause * 2, 5000);
-    };
-  };
-  const again = async () => {
-    const answer = await fetch("/v1/agents").catch(() => null);
-    if (answer?.status === 401) return onSignedOut();
-    if (answer?.ok) return connect();
-    setTimeout(again, pause);
-    pause = Math.min(pause * 2, 5000);
-  };
-  connect();
+  }
+}
+
+// Follows the events. `onConnect` is called whenever the stream begins anew: what happened before was missed.
+export async function follow({ onConnect, onEvent, onLost, onSignedOut }) {
+  for (let pause = 500; ; pause = Math.min(pause * 2, 5000)) {
+    try {
+      const response = await ask("/v1/events");
+      if (response.status === 401) return onSignedOut();
+      if (response.ok) {
+        pause = 250;
+        onConnect();
+        for await (const event of events(response)) onEvent(event);
+      }
+    } catch { /* It broke off. */ }
+    onLost();
+    await new Promise((resolve) => { setTimeout(resolve, pause); });
+  }
 }

@@ -1,6 +1,6 @@
 // One agent: what it is, its variables, its log as it is written, and which ports it had.
 
-import { agentPath, call } from "./broker.js";
+import { agentPath, ask, call } from "./broker.js";
 import { age, element, key, portList, shownName, stateText } from "./agents.js";
 
 const LINES = 2000;
@@ -66,7 +66,7 @@ export class Detail {
     this.reading?.abort();
     const reading = (this.reading = new AbortController());
     try {
-      const response = await fetch(agentPath(agent, `/logs?follow=true&tail=${LINES}`), { signal: reading.signal });
+      const response = await ask(agentPath(agent, `/logs?follow=true&tail=${LINES}`), { signal: reading.signal });
       if (!response.ok) throw new Error((await response.json()).detail);
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {

@@ -48,6 +48,18 @@ pub enum HostUrlError {
     },
 }
 
+impl HostUrlError {
+    /// The same of a text of which what was given is a part.
+    pub(crate) fn of_whole(self, whole: &str) -> Self {
+        let given = whole.to_owned();
+        match self {
+            Self::Scheme { .. } => Self::Scheme { given },
+            Self::Host { reason, .. } => Self::Host { given, reason },
+            Self::Part { part, .. } => Self::Part { given, part },
+        }
+    }
+}
+
 impl HostUrl {
     /// The host, an IPv6 address without its brackets.
     pub fn host(&self) -> String {
@@ -60,6 +72,11 @@ impl HostUrl {
     /// The URL of `port` on this host, without a trailing slash.
     pub fn at(&self, port: Port) -> String {
         format!("{self}:{port}")
+    }
+
+    /// Whether the scheme is https.
+    pub fn is_https(&self) -> bool {
+        self.scheme == Scheme::Https
     }
 
     /// The host, if it is an address and not a name.

@@ -22,10 +22,12 @@ pub mod lease;
 pub mod name;
 pub mod port;
 pub mod port_pool;
+pub mod preview_url;
 
 pub use host_url::{HostUrl, HostUrlError};
 pub use label::{Label, LabelError};
 pub use lease::{LeaseId, Moment, Owner};
-pub use name::{AgentKey, AgentKeyError, Name, NameError};
+pub use name::{AgentKey, AgentKeyError, DEFAULT_PROJECT, Name, NameError};
 pub use port::{Port, PortRange, PortRangeError};
 pub use port_pool::{Clash, Counts, Exhausted, Holder, PoolSpec, PortPool, PortState};
+pub use preview_url::{PreviewUrl, PreviewUrlError};

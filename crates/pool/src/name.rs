@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 /// The longest name: a DNS label, so that a name can stand in a host name (RFC 1123, section 2.1).
 pub const MAX_NAME_LENGTH: usize = 63;
+/// The project of an agent for which none was given.
+pub const DEFAULT_PROJECT: &str = "default";
 
 /// A name of an agent or a project: 1–63 of `a-z0-9-`, starting and ending with a letter or digit.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,7 +51,7 @@ impl Name {
 impl Default for Name {
     /// `default`, the project of an agent for which none was given.
     fn default() -> Self {
-        Self("default".to_owned())
+        Self(DEFAULT_PROJECT.to_owned())
     }
 }
 

@@ -31,8 +31,8 @@ mod variable;
 pub use error::SettingsError;
 pub use load::{Loaded, Sources, load};
 pub use model::{
-    Broker, Engine, Expose, Kubernetes, Listen, PortPool, RuntimeName, Runtimes, Server, Settings, Template,
-    UnknownRuntime,
+    Broker, Engine, Expose, Kubernetes, Listen, PortPool, PreviewHost, RuntimeName, Runtimes, Server,
+    Settings, Template, Tls, UnknownRuntime,
 };
 pub use show::{to_json, to_yaml};
 

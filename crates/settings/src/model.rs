@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use pool::{HostUrl, Label, PortRange};
+use pool::environment::UrlForms;
+use pool::{HostUrl, Label, PortRange, PreviewUrl};
 
 /// All settings. [`Settings::default`] is what an empty file means.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -31,6 +33,8 @@ pub struct Server {
 pub struct Broker {
     /// Where the API listens besides the Unix socket.
     pub listen: Listen,
+    /// With what `listen` speaks TLS; plain HTTP without.
+    pub tls: Option<Tls>,
     /// Whether a command that needs a broker starts one.
     pub auto_start: bool,
     /// The pool of ports; none if it is absent or switched off.
@@ -39,6 +43,8 @@ pub struct Broker {
     pub default_runtime: Option<RuntimeName>,
     /// How often the broker compares its ledger with the runtimes.
     pub reconcile_interval: Duration,
+    /// Under which name previews ask an agent's server.
+    pub preview_host: PreviewHost,
     /// How long an agent has to end by itself when it is stopped.
     pub stop_timeout: Duration,
 }
@@ -47,10 +53,12 @@ impl Default for Broker {
     fn default() -> Self {
         Self {
             listen: Listen::Default,
+            tls: None,
             auto_start: true,
             port_pool: None,
             default_runtime: None,
             reconcile_interval: Duration::from_secs(10),
+            preview_host: PreviewHost::Keep,
             stop_timeout: Duration::from_secs(10),
         }
     }
@@ -67,6 +75,15 @@ pub enum Listen {
     Address(SocketAddr),
 }
 
+/// The files with which `listen` speaks TLS, both in PEM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tls {
+    /// The certificate, followed by those that sign it.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
 /// The pool of ports.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PortPool {
@@ -76,6 +93,8 @@ pub struct PortPool {
     pub ports_per_agent: u16,
     /// Where people find this host.
     pub host_url: Option<HostUrl>,
+    /// The pattern of the URLs of previews, where something leads a domain to the broker.
+    pub preview_url: Option<PreviewUrl>,
     /// What is left out of the range.
     pub exclude: Vec<PortRange>,
     /// The address on which ports are published.
@@ -86,6 +105,13 @@ pub struct PortPool {
     pub guards: bool,
     /// Further names of variables, and the label whose port each gets.
     pub env_aliases: BTreeMap<String, Label>,
+}
+
+impl PortPool {
+    /// From what the URLs of an agent's ports are made.
+    pub fn url_forms(&self) -> UrlForms<'_> {
+        UrlForms { preview_url: self.preview_url.as_ref(), host_url: self.host_url.as_ref() }
+    }
 }
 
 /// What runs agents.
@@ -207,6 +233,29 @@ impl Expose {
             Self::HostPort => "host_port",
             Self::NodePort => "node_port",
             Self::None => "none",
+        }
+    }
+}
+
+/// Under which name previews ask an agent's server, which may refuse names that it does not know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PreviewHost {
+    /// The preview's own, as the browser has it.
+    #[default]
+    Keep,
+    /// `localhost` with the port.
+    Localhost,
+}
+
+impl PreviewHost {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Keep, Self::Localhost];
+
+    /// The word as the settings have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Localhost => "localhost",
         }
     }
 }

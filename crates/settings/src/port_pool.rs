@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use pool::{HostUrl, Label, Port, PortRange};
+use pool::{HostUrl, Label, Port, PortRange, PreviewUrl};
 
 use crate::field::{Block, Field, Result};
 use crate::model::PortPool;
@@ -35,6 +35,7 @@ pub(crate) fn port_pool(block: &Block<'_>) -> Result<Option<PortPool>> {
         ports_per_agent,
         bind_address: bind_address(&block.get("bind_address"), host_url.as_ref())?,
         host_url,
+        preview_url: preview_url(&block.get("preview_url"))?,
         exclude,
         cool_down: block.get("cool_down").duration()?.unwrap_or_default(),
         // Tried on Linux alone.
@@ -42,6 +43,12 @@ pub(crate) fn port_pool(block: &Block<'_>) -> Result<Option<PortPool>> {
         env_aliases: env_aliases(&block.get("env_aliases"))?,
     };
     Ok(block.get("enabled").truth()?.unwrap_or(true).then_some(pool))
+}
+
+fn preview_url(field: &Field<'_>) -> Result<Option<PreviewUrl>> {
+    let Some(text) = field.scalar()? else { return Ok(None) };
+    let hint = "write a pattern such as \"https://{label}-{name}.preview.example.com\"";
+    text.parse().map(Some).map_err(|error| field.wrong(&format!("is wrong: {error}"), Some(hint)))
 }
 
 fn default_range() -> PortRange {

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use pool::{Name, environment};
 
 use crate::field::{Block, Field, Result};
 use crate::keys::{self, nearest};
 use crate::model::{
-    Broker, Engine, Expose, Kubernetes, Listen, RuntimeName, Runtimes, Server, Settings, Template,
+    Broker, Engine, Expose, Kubernetes, Listen, PreviewHost, RuntimeName, Runtimes, Server, Settings,
+    Template, Tls,
 };
 use crate::port_pool::port_pool;
 use crate::tree::{Node, Place};
@@ -39,22 +41,57 @@ pub(crate) fn settings(root: &Node) -> Result<Settings> {
 
 fn broker(block: &Block<'_>) -> Result<Broker> {
     let default = Broker::default();
+    let field = block.get("preview_host");
+    let preview_host = match field.scalar()? {
+        None => default.preview_host,
+        Some(text) => one_of(&field, &text, PreviewHost::ALL.map(|host| (host.as_str(), host)))?,
+    };
     let reconcile = block.get("reconcile_interval");
     let reconcile_interval = reconcile.duration()?.unwrap_or(default.reconcile_interval);
     if reconcile_interval.is_zero() {
         return Err(reconcile.wrong("must be more than 0", Some("write a duration such as 10s")));
     }
+    let listen = listen(&block.get("listen"))?;
+    let port_pool = match block.written_block("port_pool")? {
+        Some(block) => port_pool(&block)?,
+        None => None,
+    };
+    let preview_url = block.block("port_pool")?.get("preview_url");
+    if preview_url.place().is_some() && !matches!(listen, Listen::Address(_)) {
+        let why = "leads a domain to the broker, but it has no fixed address to lead to";
+        return Err(preview_url.wrong(why, Some("set server.broker.listen too, such as \"127.0.0.1:9800\"")));
+    }
     Ok(Broker {
-        listen: listen(&block.get("listen"))?,
+        listen,
+        tls: tls(&block.block("tls")?)?,
         auto_start: block.get("auto_start").truth()?.unwrap_or(default.auto_start),
-        port_pool: match block.written_block("port_pool")? {
-            Some(block) => port_pool(&block)?,
-            None => None,
-        },
+        port_pool,
         default_runtime: runtime(&block.get("default_runtime"))?,
         reconcile_interval,
+        preview_host,
         stop_timeout: block.get("stop_timeout").duration()?.unwrap_or(default.stop_timeout),
     })
+}
+
+/// Both files or none. Whether they are any good is seen when they are opened.
+fn tls(block: &Block<'_>) -> Result<Option<Tls>> {
+    let (certificate, key) = (block.get("certificate"), block.get("key"));
+    match (path(&certificate)?, path(&key)?) {
+        (Some(certificate), Some(key)) => Ok(Some(Tls { certificate, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(certificate.wrong("has no key with it", Some("set tls.key too"))),
+        (None, Some(_)) => Err(key.wrong("has no certificate with it", Some("set tls.certificate too"))),
+    }
+}
+
+/// A whole path: the broker may be started in any directory.
+fn path(field: &Field<'_>) -> Result<Option<PathBuf>> {
+    let Some(path) = field.scalar()?.map(PathBuf::from) else { return Ok(None) };
+    if path.is_absolute() {
+        return Ok(Some(path));
+    }
+    let why = format!("is `{}`, which is not a whole path", path.display());
+    Err(field.wrong(&why, Some("write it from the root on, such as /etc/berthold/cert.pem")))
 }
 
 fn listen(field: &Field<'_>) -> Result<Listen> {

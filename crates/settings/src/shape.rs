@@ -78,6 +78,18 @@ pub(crate) static ROOT: Shape = Shape::Block(&[
                  free port if that is taken.",
                     text,
                 ),
+                key(
+                    "tls",
+                    "With what `listen` speaks TLS and HTTP/2. Absent: plain HTTP.",
+                    Shape::Block(&[
+                        leaf(
+                            "certificate",
+                            "The file with the certificate and those that sign it, in PEM.",
+                            text,
+                        ),
+                        leaf("key", "The file with its private key, in PEM.", text),
+                    ]),
+                ),
                 leaf("auto_start", "Whether a command that needs a broker starts one. Default: true.", truth),
                 key(
                     "port_pool",
@@ -102,6 +114,12 @@ pub(crate) static ROOT: Shape = Shape::Block(&[
                             "host_url",
                             "Where people find this host: http or https and a host, nothing more.",
                             text,
+                        ),
+                        leaf(
+                            "preview_url",
+                            "The pattern of the URLs of previews, for a domain that leads to the broker: {label}, {name} and {project} stand \
+                             for what is meant.",
+                            || json!({ "type": "string", "examples": ["https://{label}-{name}.preview.example.com"] }),
                         ),
                         leaf(
                             "exclude",
@@ -139,6 +157,11 @@ pub(crate) static ROOT: Shape = Shape::Block(&[
                     "reconcile_interval",
                     "How often the ledger is compared with the runtimes: more than 0, at most a year. Default: 10s.",
                     duration,
+                ),
+                leaf(
+                    "preview_host",
+                    "Under which name previews ask an agent's server: keep (the preview's own) or localhost. Default: keep.",
+                    || json!({ "enum": crate::PreviewHost::ALL.map(crate::PreviewHost::as_str) }),
                 ),
                 leaf(
                     "stop_timeout",

@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use crate::model::{Listen, PortPool, Settings, Template};
+use crate::model::{Listen, PortPool, Settings, Template, Tls};
 use crate::shape::{ROOT, Shape};
 
 /// The settings as a YAML file that means the same.
@@ -30,6 +30,9 @@ pub fn to_json(settings: &Settings) -> Value {
         Listen::None => drop(shown.insert("listen".to_owned(), "none".into())),
         Listen::Address(address) => drop(shown.insert("listen".to_owned(), address.to_string().into())),
     }
+    if let Some(Tls { certificate, key }) = &broker.tls {
+        shown.insert("tls".to_owned(), json!({ "certificate": certificate, "key": key }));
+    }
     shown.insert("auto_start".to_owned(), broker.auto_start.into());
     if let Some(pool) = &broker.port_pool {
         shown.insert("port_pool".to_owned(), port_pool(pool));
@@ -38,6 +41,7 @@ pub fn to_json(settings: &Settings) -> Value {
         shown.insert("default_runtime".to_owned(), runtime.as_str().into());
     }
     shown.insert("reconcile_interval".to_owned(), duration(broker.reconcile_interval));
+    shown.insert("preview_host".to_owned(), broker.preview_host.as_str().into());
     shown.insert("stop_timeout".to_owned(), duration(broker.stop_timeout));
     let engine =
         |host: &Option<String>| host.as_ref().map_or_else(|| json!({}), |host| json!({ "host": host }));
@@ -78,6 +82,9 @@ fn port_pool(pool: &PortPool) -> Value {
     });
     if let Some(url) = &pool.host_url {
         shown["host_url"] = url.to_string().into();
+    }
+    if let Some(pattern) = &pool.preview_url {
+        shown["preview_url"] = pattern.to_string().into();
     }
     shown
 }

@@ -21,7 +21,6 @@ use crate::core::Core;
 use crate::error::OperationError;
 use crate::model::AgentRecord;
 use crate::spec::invalid;
-use crate::view;
 
 /// Which agents, or leases, are wanted.
 #[derive(Deserialize, IntoParams)]
@@ -50,7 +49,7 @@ pub(super) async fn list(
     let state = core.state();
     let wanted =
         state.agents.values().filter(|record| project.as_ref().is_none_or(|it| *it == record.key.project));
-    let agents = wanted.map(|record| view::agent(record, &core.settings)).collect();
+    let agents = wanted.map(|record| core.shown(record)).collect();
     Ok(Json(AgentsDocument { agents }))
 }
 
@@ -178,7 +177,7 @@ pub(super) fn name(text: &str) -> Result<Name, OperationError> {
 }
 
 fn document(core: &Core, record: &AgentRecord) -> AgentDocument {
-    AgentDocument { agent: view::agent(record, &core.settings) }
+    AgentDocument { agent: core.shown(record) }
 }
 
 fn optional(core: &Core, record: Option<&AgentRecord>) -> Response {

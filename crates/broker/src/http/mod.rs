@@ -21,12 +21,14 @@ use std::sync::Arc;
 
 use axum::routing::{get, post};
 use axum::{Extension, Router, middleware};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::core::Core;
+use crate::listen::{Listener, Peer};
+use crate::preview::{self, Previews};
 use sessions::Sessions;
 
 #[derive(OpenApi)]
@@ -72,12 +74,7 @@ fn routes() -> OpenApiRouter<Arc<Core>> {
 }
 
 /// Answers requests on both listeners until the broker ends.
-pub(crate) async fn serve(
-    core: Arc<Core>,
-    socket: UnixListener,
-    listener: Option<TcpListener>,
-    token: String,
-) {
+pub(crate) async fn serve(core: Arc<Core>, socket: UnixListener, listener: Option<Listener>, token: String) {
     let router: Router<Arc<Core>> = routes().into();
     let router = router.method_not_allowed_fallback(problem::no_such_method);
     let sessions = Arc::new(Sessions::new(&core.id, &token));
@@ -94,7 +91,9 @@ pub(crate) async fn serve(
         .fallback(page::file)
         .with_state(Arc::clone(&core))
         .layer(middleware::from_fn_with_state(Arc::new(guard), auth::require))
-        .layer(middleware::from_fn(page::harden));
+        .layer(middleware::from_fn(page::harden))
+        .layer(middleware::from_fn_with_state(Arc::new(Previews::new(Arc::clone(&core))), preview::or_else));
+    let guarded = guarded.into_make_service_with_connect_info::<Peer>();
     let on_socket = axum::serve(socket, open).with_graceful_shutdown(core.shutdown.clone().cancelled_owned());
     let on_listen = async {
         match listener {

@@ -3,12 +3,16 @@
 //!
 //! A ticket lives in memory and for a minute. A session is kept nowhere: its cookie says until when it holds and is signed with
 //! the broker's token, so it outlives the broker, and a new token ends all of them.
+//!
+//! Browsers send a host's cookies to all its ports (RFC 6265, section 8.5), so to every agent's server at `localhost:PORT` too. Hence a
+//! cookie alone lets no one in: the page sends a second half along, which it keeps in the storage of its own origin, and which
+//! cannot be made from the first.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use api::{Code, Problem, Session, SessionDocument, SignIn};
+use api::{Code, Problem, Session, SessionDocument, SignIn, SignedIn};
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Extension, State};
@@ -24,6 +28,8 @@ use crate::core::Core;
 use crate::error::OperationError;
 use crate::lock::random_token;
 
+/// The header with the page's half of a session.
+const PAGE: &str = "berthold-page";
 /// How long a ticket can be handed in.
 const TICKET: Duration = Duration::from_secs(60);
 /// How many tickets there can be at a time; the oldest makes way.
@@ -46,33 +52,47 @@ impl Sessions {
         Self { key: token.to_owned(), cookie, tickets: Mutex::default() }
     }
 
-    /// Whether the request brings a session that holds.
+    /// Whether the request brings both halves of a session that holds.
     pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
         let now = clock::now().0;
+        let page = headers.get(PAGE).and_then(|value| bytes(value.to_str().ok()?));
+        let Some(page) = page else { return false };
         let pairs = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
         let mut pairs =
             pairs.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-        pairs.any(|(name, value)| name == self.cookie && self.holds(value, now))
+        pairs.any(|(name, value)| {
+            let is_its = || self.signing(value, Half::Page).verify_slice(&page).is_ok();
+            name == self.cookie && self.holds(value, now) && is_its()
+        })
     }
 
     fn holds(&self, session: &str, now: i64) -> bool {
         let Some((until, signature)) = session.split_once('.') else { return false };
         let Some(signature) = bytes(signature) else { return false };
-        let is_signed = self.signing(until).verify_slice(&signature).is_ok();
+        let is_signed = self.signing(until, Half::Cookie).verify_slice(&signature).is_ok();
         is_signed && until.parse::<i64>().is_ok_and(|until| now < until)
     }
 
-    fn signing(&self, until: &str) -> Hmac<Sha256> {
+    /// What proves `text` to be a half of a session of this broker: the time of a cookie, or the cookie of a page.
+    fn signing(&self, text: &str, half: Half) -> Hmac<Sha256> {
         let mut signing = Hmac::<Sha256>::new_from_slice(self.key.as_bytes())
             .expect("HMAC takes a key of any length (RFC 2104, section 2)");
-        signing.update(format!("{} until {until}", self.cookie).as_bytes());
+        let word = match half {
+            Half::Cookie => "until",
+            Half::Page => "page of",
+        };
+        signing.update(format!("{} {word} {text}", self.cookie).as_bytes());
         signing
+    }
+
+    fn signature(&self, text: &str, half: Half) -> String {
+        let signature = self.signing(text, half).finalize().into_bytes();
+        signature.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     fn session(&self, now: i64) -> String {
         let until = now.saturating_add(i64::try_from(SESSION.as_millis()).unwrap_or(i64::MAX)).to_string();
-        let signature: String =
-            self.signing(&until).finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let signature = self.signature(&until, Half::Cookie);
         format!("{until}.{signature}")
     }
 
@@ -93,9 +113,19 @@ impl Sessions {
         tickets.remove(ticket).is_some_and(|issued| now.duration_since(issued) < TICKET)
     }
 
-    fn set_cookie(&self, value: &str, age: u64) -> String {
-        format!("{}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={age}", self.cookie)
+    fn set_cookie(&self, value: &str, age: u64, is_tls: bool) -> String {
+        let secure = if is_tls { "; Secure" } else { "" };
+        format!("{}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={age}{secure}", self.cookie)
     }
+}
+
+/// The two parts of a session.
+#[derive(Clone, Copy)]
+enum Half {
+    /// What the browser keeps.
+    Cookie,
+    /// What the page keeps.
+    Page,
 }
 
 fn bytes(hex: &str) -> Option<Vec<u8>> {
@@ -122,15 +152,16 @@ pub(super) async fn create(
     };
     let ticket = random_token().map_err(|error| OperationError::Lost(error.to_string()))?;
     sessions.ticket(ticket.clone(), Instant::now());
-    // `localhost` and not the address: cookies and previews are then of one family of names.
-    let url = listen.replace("//127.0.0.1:", "//localhost:").replace("//[::1]:", "//localhost:");
+    let pool = core.settings.server.broker.port_pool.as_ref();
+    let url = listen.page_url(pool.and_then(|pool| pool.host_url.as_ref()));
     // Behind the `#`, so that it is in no log and no `Referer`.
     let session = Session { url: format!("{url}/#ticket={ticket}"), valid_s: TICKET.as_secs() };
     Ok((StatusCode::CREATED, Json(SessionDocument { session })))
 }
 
-/// Hands a ticket in, for a session in a cookie.
+/// Hands a ticket in, for a session in a cookie and in the page.
 pub(super) async fn sign_in(
+    State(core): State<Arc<Core>>,
     Extension(sessions): Extension<Arc<Sessions>>,
     body: Result<Json<SignIn>, JsonRejection>,
 ) -> Result<Response, Refusal> {
@@ -139,21 +170,31 @@ pub(super) async fn sign_in(
         return Err(Refusal::new(Code::Unauthorized, "this link has been used, or is older than a minute")
             .hint("`berthold open` makes a new one"));
     }
-    let cookie = sessions.set_cookie(&sessions.session(clock::now().0), SESSION.as_secs());
-    Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response())
+    let session = sessions.session(clock::now().0);
+    let page = sessions.signature(&session, Half::Page);
+    let cookie = sessions.set_cookie(&session, SESSION.as_secs(), is_tls(&core));
+    Ok(([(SET_COOKIE, cookie)], Json(SignedIn { page })).into_response())
 }
 
 /// Takes the browser's cookie away.
-pub(super) async fn sign_out(Extension(sessions): Extension<Arc<Sessions>>) -> Response {
-    (StatusCode::NO_CONTENT, [(SET_COOKIE, sessions.set_cookie("", 0))]).into_response()
+pub(super) async fn sign_out(
+    State(core): State<Arc<Core>>,
+    Extension(sessions): Extension<Arc<Sessions>>,
+) -> Response {
+    (StatusCode::NO_CONTENT, [(SET_COOKIE, sessions.set_cookie("", 0, is_tls(&core)))]).into_response()
+}
+
+fn is_tls(core: &Core) -> bool {
+    core.listen.as_ref().is_some_and(|listen| listen.is_tls)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn headers(cookie: &str) -> HeaderMap {
-        HeaderMap::from_iter([(COOKIE, cookie.parse().unwrap())])
+    fn headers(cookie: &str, page: &str) -> HeaderMap {
+        let page = (axum::http::HeaderName::from_static(PAGE), page.parse().unwrap());
+        HeaderMap::from_iter([(COOKIE, cookie.parse().unwrap()), page])
     }
 
     #[test]
@@ -172,8 +213,16 @@ mod tests {
             assert!(!sessions.holds(&forged, 1_000), "{forged}");
         }
         let session = sessions.session(clock::now().0);
-        assert!(sessions.admits(&headers(&format!("a=b; berthold-session-01ab={session}; c"))));
-        assert!(!sessions.admits(&headers(&format!("berthold-session={session}"))));
+        let page = sessions.signature(&session, Half::Page);
+        let cookie = format!("a=b; berthold-session-01ab={session}; c");
+        assert!(sessions.admits(&headers(&cookie, &page)));
+        assert!(!sessions.admits(&headers(&format!("berthold-session={session}"), &page)));
+        // The cookie, which every server on the host sees, is not enough; nor is another session's page.
+        let other = sessions.signature(&sessions.session(1), Half::Page);
+        let signature = session.split_once('.').unwrap().1;
+        for page in ["", "zz", &other, signature] {
+            assert!(!sessions.admits(&headers(&cookie, page)), "{page}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use utoipa::IntoParams;
 use super::problem::Refusal;
 use crate::clock;
 use crate::core::Core;
+use crate::listen::Address;
 use crate::model::Stage;
 use crate::view;
 
@@ -56,7 +57,7 @@ pub(super) async fn broker(State(core): State<Arc<Core>>) -> Json<BrokerDocument
             started_at: clock::shown(core.started_at),
             home: core.home.state().display().to_string(),
             socket: core.home.socket().display().to_string(),
-            listen: core.listen.clone(),
+            listen: core.listen.as_ref().map(Address::url),
             settings: core.settings_files.clone(),
             runtimes,
             default_runtime,

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
 use api::{Agent, AgentState, Code, Label};
@@ -16,7 +17,8 @@ use crate::view;
 Examples:
   berthold open
   berthold open dev
-  berthold open dev B --print")]
+  berthold open dev B --print
+  berthold open dev --preview")]
 pub(crate) struct Arguments {
     /// The agent, as NAME or PROJECT/NAME
     #[arg(add = crate::complete::agents())]
@@ -24,6 +26,9 @@ pub(crate) struct Arguments {
     /// The label of the port
     #[arg(default_value = "A")]
     label: String,
+    /// The URL of the port's preview, through the broker: http://a.dev.localhost:9800
+    #[arg(long, requires = "name")]
+    preview: bool,
     /// Only print the URL
     #[arg(long)]
     print: bool,
@@ -36,7 +41,9 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<(), 
     };
     let key = context.agent(name)?;
     let agent = context.client().await?.agent(key.project.as_str(), key.name.as_str()).await?;
-    shown(url(&agent, &arguments.label)?, arguments.print, context)
+    let url =
+        if arguments.preview { preview(&agent, &arguments.label) } else { url(&agent, &arguments.label) };
+    shown(url?, arguments.print, context)
 }
 
 fn shown(url: &str, only_print: bool, context: &Context) -> Result<(), CliError> {
@@ -50,6 +57,25 @@ fn shown(url: &str, only_print: bool, context: &Context) -> Result<(), CliError>
     Ok(())
 }
 
+/// The URL of a preview, also of an agent that does not run: the page there says so.
+fn preview<'a>(agent: &'a Agent, label: &str) -> Result<&'a str, CliError> {
+    if let Some(url) = agent.previews.get(&Label(label.to_uppercase())) {
+        return Ok(url);
+    }
+    let name = view::name(agent);
+    if agent.previews.is_empty() {
+        return Err(CliError::failed(Code::Failed, format!("{name} has no previews")).with_hint(
+            "previews need ports, and the broker's `listen` address: `berthold broker status` tells it",
+        ));
+    }
+    Err(no_port(&name, label, &agent.previews))
+}
+
+fn no_port(name: &str, label: &str, has: &BTreeMap<Label, String>) -> CliError {
+    let labels: Vec<String> = has.keys().map(Label::to_string).collect();
+    CliError::usage(format!("{name} has no port {label}")).with_hint(format!("it has {}", labels.join(", ")))
+}
+
 fn url<'a>(agent: &'a Agent, label: &str) -> Result<&'a str, CliError> {
     if let Some(url) = agent.urls.get(&Label(label.to_uppercase())) {
         return Ok(url);
@@ -60,13 +86,11 @@ fn url<'a>(agent: &'a Agent, label: &str) -> Result<&'a str, CliError> {
             CliError::failed(Code::NotRunning, format!("{name} is {}, so it has no URL", view::state(agent)));
         return Err(problem.with_hint(format!("start it with `berthold start {name}`")));
     }
-    let labels: Vec<String> = agent.urls.keys().map(Label::to_string).collect();
-    if labels.is_empty() {
+    if agent.urls.is_empty() {
         return Err(CliError::failed(Code::Failed, format!("{name} has no ports that can be reached"))
             .with_hint("`berthold ports` says whether there is a pool"));
     }
-    Err(CliError::usage(format!("{name} has no port {label}"))
-        .with_hint(format!("it has {}", labels.join(", "))))
+    Err(no_port(&name, label, &agent.urls))
 }
 
 /// Opens `url` if there is something to open it with; it was printed in any case.
@@ -88,7 +112,11 @@ mod tests {
     use crate::view::samples::{exited, running};
 
     fn check(agent: &Agent, label: &str) -> String {
-        match url(agent, label) {
+        said(url(agent, label))
+    }
+
+    fn said(url: Result<&str, CliError>) -> String {
+        match url {
             Ok(url) => url.to_owned(),
             Err(error) => {
                 let body = error.body();
@@ -99,10 +127,13 @@ mod tests {
 
     #[test]
     fn a_url_or_why_there_is_none() {
-        let unpublished = Agent { urls: std::collections::BTreeMap::new(), ..running() };
+        let unpublished = Agent { urls: BTreeMap::new(), previews: BTreeMap::new(), ..running() };
         insta::assert_snapshot!(check(&running(), "b"), @"http://localhost:8001");
         insta::assert_snapshot!(check(&running(), "C"), @"invalid_request: dev has no port C (it has A, B)");
         insta::assert_snapshot!(check(&exited(), "A"), @"not_running: shop/tests is exited (2), so it has no URL (start it with `berthold start shop/tests`)");
+        insta::assert_snapshot!(said(preview(&running(), "b")), @"http://b.dev.localhost:9800");
+        insta::assert_snapshot!(said(preview(&running(), "C")), @"invalid_request: dev has no port C (it has A, B)");
+        insta::assert_snapshot!(said(preview(&unpublished, "A")), @"failed: dev has no previews (previews need ports, and the broker's `listen` address: `berthold broker status` tells it)");
         insta::assert_snapshot!(check(&unpublished, "A"), @"failed: dev has no ports that can be reached (`berthold ports` says whether there is a pool)");
     }
 }

@@ -45,6 +45,7 @@ fn shown(agent: &Agent, now: Timestamp) -> String {
     add("image", agent.image.clone());
     add("command", Some(view::command(&agent.command)));
     add("ports", Some(view::port_lines(agent).join("\n")));
+    add("previews", Some(agent.previews.values().cloned().collect::<Vec<_>>().join("\n")));
     add("published on", agent.published.clone());
     add("former ports", Some(former.join(", ")));
     add("started at", agent.started_at.clone());
@@ -71,6 +72,8 @@ mod tests {
         command:       npm run 'dev server'
         ports:         A  8000   http://localhost:8000
                        B  8001   http://localhost:8001
+        previews:      http://a.dev.localhost:9800
+                       http://b.dev.localhost:9800
         published on:  127.0.0.1
         started at:    2026-11-23T09:00:00Z
         id:            3f2a9c

@@ -19,6 +19,7 @@ mod kubernetes;
 mod leases;
 mod lessons;
 mod observer;
+mod preview;
 mod process;
 mod run;
 mod support;

@@ -318,13 +318,16 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        let mut is_clean = false;
         if http_get_unix(&self.path("broker.sock"), "/readyz").is_some() {
             // The end of a test that may have failed already: what does not work here is not what it was about.
-            drop(self.command().args(["delete", "--all", "--timeout", "0s"]).output());
-            let stopped = self.command().args(["broker", "stop"]).output();
-            if stopped.is_ok_and(|output| output.status.success())
-                && let Some(mut child) = self.serve.take()
-            {
+            let works = |args: &[&str]| {
+                self.command().args(args).output().is_ok_and(|output| output.status.success())
+            };
+            is_clean = works(&["delete", "--all", "--timeout", "0s"]);
+            let is_stopped = works(&["broker", "stop"]);
+            is_clean &= is_stopped;
+            if is_stopped && let Some(mut child) = self.serve.take() {
                 drop(child.wait());
             }
         }
@@ -332,7 +335,8 @@ impl Drop for Host {
             drop(child.kill());
             drop(child.wait());
         }
-        if std::env::var_os("BERTHOLD_KUBECONFIG").is_some() {
+        // Engines take long to say that they have nothing of this broker.
+        if !is_clean && std::env::var_os("BERTHOLD_KUBECONFIG").is_some() {
             for name in self.pods() {
                 drop(
                     kubectl_command()
@@ -341,7 +345,7 @@ impl Drop for Host {
                 );
             }
         }
-        for engine in ENGINES.into_iter().filter(|engine| answers(engine)) {
+        for engine in ENGINES.into_iter().filter(|engine| !is_clean && answers(engine)) {
             let faked = if engine == "docker" { self.fake_containers() } else { Vec::new() };
             for name in self.engine_containers(engine).into_iter().chain(faked) {
                 drop(Command::new(engine).args(["rm", "-f", "-v", &name]).output());
@@ -397,6 +401,18 @@ fn answers(engine: &str) -> bool {
         return false;
     }
     command_of(engine).arg("info").output().is_ok_and(|output| output.status.success())
+}
+
+/// Where the scripts for a real browser are, if it is here with what they need. Where it is required, it must be.
+pub(crate) fn browser_tests() -> Option<PathBuf> {
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
+    let chromium = std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".to_owned());
+    let is_here = Path::new(&chromium).exists() && files.join("node_modules/playwright-core").exists();
+    if !is_here {
+        let required = std::env::var("BERTHOLD_REQUIRE").unwrap_or_default();
+        assert!(!required.split(',').any(|name| name == "chromium"), "chromium is required and is not here");
+    }
+    is_here.then_some(files)
 }
 
 /// Whether there is a cluster for the tests. Where it is required, it must be.

@@ -1,7 +1,5 @@
 //! The web page: who is let in, and what a real browser makes of it.
 
-use std::path::Path;
-
 use crate::support::*;
 
 /// A host whose page is on its last port.
@@ -34,23 +32,25 @@ fn ask(port: u16, lines: &[&str], body: &str) -> (u16, String, String) {
     (status, head.to_owned(), body.to_owned())
 }
 
-/// Signs in as the page does; the cookie.
-fn signed_in(host: &Host, port: u16) -> String {
+/// Signs in as the page does; the two headers that it sends from then on.
+fn signed_in(host: &Host, port: u16) -> [String; 2] {
     let url = host.ok(&["open", "--print"]);
     let ticket = url.trim().split_once("#ticket=").unwrap().1.to_owned();
     let own = format!("Host: localhost:{port}");
     let lines =
         ["POST /signin HTTP/1.1", &own, "Sec-Fetch-Site: same-origin", "Content-Type: application/json"];
     let body = format!("{{\"ticket\":\"{ticket}\"}}");
-    let (status, head, _) = ask(port, &lines, &body);
-    assert_eq!(status, 204, "{head}");
+    let (status, head, answer) = ask(port, &lines, &body);
+    assert_eq!(status, 200, "{head}");
     assert_eq!(ask(port, &lines, &body).0, 401, "a ticket is taken once");
     let cookie = head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
     for part in ["HttpOnly", "SameSite=Strict", "Path=/"] {
         assert!(cookie.contains(part), "{cookie}");
     }
     assert!(!cookie.contains("Domain"), "{cookie}");
-    format!("Cookie: {}", cookie.split_once(';').unwrap().0)
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let page = answer["page"].as_str().unwrap();
+    [format!("Cookie: {}", cookie.split_once(';').unwrap().0), format!("berthold-page: {page}")]
 }
 
 #[test]
@@ -78,11 +78,13 @@ fn the_page_says_nothing_to_those_who_are_not_signed_in() {
 fn other_sites_start_stop_and_read_nothing() {
     let (host, port) = listening(6);
     host.ok(&["start", "dev", "--runtime", "process", "--", "sleep", "100000"]);
-    let cookie = signed_in(&host, port);
+    let [cookie, half] = signed_in(&host, port);
     let own = format!("Host: localhost:{port}");
     let dev = format!("/v1/agents/{}/dev", host.project());
     let page = "Sec-Fetch-Site: same-origin";
-    assert_eq!(ask(port, &["GET /v1/agents HTTP/1.1", &own, &cookie, page], "").0, 200);
+    assert_eq!(ask(port, &["GET /v1/agents HTTP/1.1", &own, &cookie, &half, page], "").0, 200);
+    // Every server on the host sees the cookie, and can send what it likes along.
+    assert_eq!(ask(port, &["GET /v1/agents HTTP/1.1", &own, &cookie, page], "").0, 401);
     let calls = [
         "GET /v1/agents".to_owned(),
         "GET /v1/events".to_owned(),
@@ -101,16 +103,19 @@ fn other_sites_start_stop_and_read_nothing() {
             "Origin: http://localhost:8000",
             "Origin: null",
         ] {
-            assert_eq!(ask(port, &[&call, &own, &cookie, origin], "").0, 403, "{call} {origin}");
+            assert_eq!(ask(port, &[&call, &own, &cookie, &half, origin], "").0, 403, "{call} {origin}");
         }
-        for forged in ["evil.example", "a.dev.localhost", "localhost.evil.example"] {
+        // The second could be an agent's, and there is none of that name.
+        for (forged, status) in
+            [("evil.example", 403), ("a.dev.localhost", 404), ("localhost.evil.example", 403)]
+        {
             let forged = format!("Host: {forged}:{port}");
-            assert_eq!(ask(port, &[&call, &forged, &cookie, page], "").0, 403, "{call} {forged}");
-            assert_eq!(ask(port, &[&call, &forged, &cookie, &here], "").0, 403, "{call} {forged}");
+            assert_eq!(ask(port, &[&call, &forged, &cookie, &half, page], "").0, status, "{call} {forged}");
+            assert_eq!(ask(port, &[&call, &forged, &cookie, &half, &here], "").0, status, "{call} {forged}");
         }
     }
     assert_eq!(ask(port, &["GET / HTTP/1.1", "Host: evil.example"], "").0, 403);
-    assert_eq!(ask(port, &["POST /v1/sessions HTTP/1.1", &own, &cookie, page], "").0, 403);
+    assert_eq!(ask(port, &["POST /v1/sessions HTTP/1.1", &own, &cookie, &half, page], "").0, 403);
     assert_eq!(host.json(&["list"])["agents"].as_array().unwrap().len(), 1);
     assert_eq!(host.agent("dev")["state"], "running");
 }
@@ -118,10 +123,10 @@ fn other_sites_start_stop_and_read_nothing() {
 #[test]
 fn a_session_outlives_the_broker_and_not_its_token() {
     let (mut host, port) = listening(6);
-    let cookie = signed_in(&host, port);
+    let [cookie, half] = signed_in(&host, port);
     let own = format!("Host: localhost:{port}");
     let asked =
-        || ask(port, &["GET /v1/agents HTTP/1.1", &own, &cookie, "Sec-Fetch-Site: same-origin"], "").0;
+        || ask(port, &["GET /v1/agents HTTP/1.1", &own, &cookie, &half, "Sec-Fetch-Site: same-origin"], "").0;
     assert_eq!(asked(), 200);
     host.stop_broker();
     host.serve();
@@ -155,17 +160,12 @@ fn what_is_behind_a_port_is_told() {
 
 #[test]
 fn a_real_browser_signs_in_sees_and_does() {
-    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
-    let chromium = std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".to_owned());
-    let is_here = Path::new(&chromium).exists() && files.join("node_modules/playwright-core").exists();
-    let required = std::env::var("BERTHOLD_REQUIRE").unwrap_or_default();
-    if !is_here {
-        assert!(!required.split(',').any(|name| name == "chromium"), "chromium is required and is not here");
+    let Some(files) = browser_tests() else {
         eprintln!(
-            "Chromium and playwright-core are not here: not tested (`npm ci` in crates/cli/tests/browser)"
+            "Chromium is not here, or not what drives it: not tested (`npm ci` in crates/cli/tests/browser)"
         );
         return;
-    }
+    };
     let (host, _) = listening(40);
     let mut node = host.command_of("node");
     if docker_is_here() {

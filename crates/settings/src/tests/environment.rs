@@ -26,6 +26,9 @@ fn value_for(variable: &str) -> &'static str {
         _ if key("COOL_DOWN") || key("RECONCILE_INTERVAL") || key("TIMEOUT") => "33s",
         _ if key("ENV_ALIASES") => "{ PORT: A }",
         _ if key("RUNTIME") => "process",
+        _ if key("PREVIEW_URL") => "https://{label}-{name}.preview.example.com",
+        _ if key("TLS_CERTIFICATE") || key("TLS_KEY") => "/etc/berthold/tls.pem",
+        _ if key("PREVIEW_HOST") => "localhost",
         _ if key("HOST") => "tcp://127.0.0.1:2375",
         _ if key("CONTEXT") || key("NAMESPACE") => "blue",
         _ if key("EXPOSE") => "none",
@@ -39,14 +42,30 @@ fn value_for(variable: &str) -> &'static str {
     }
 }
 
+/// The variables without which one cannot be set.
+fn needed_by(variable: &str) -> Vec<(&'static str, &'static str)> {
+    let needed = match variable.strip_prefix("BERTHOLD_SERVER_BROKER_") {
+        Some("PORT_POOL_PREVIEW_URL") => "BERTHOLD_SERVER_BROKER_LISTEN",
+        Some("TLS_CERTIFICATE") => "BERTHOLD_SERVER_BROKER_TLS_KEY",
+        Some("TLS_KEY") => "BERTHOLD_SERVER_BROKER_TLS_CERTIFICATE",
+        _ => return Vec::new(),
+    };
+    vec![(needed, value_for(needed))]
+}
+
 #[test]
 fn every_key_can_be_set_by_its_variable() {
     let variables = shape::ROOT.variables();
     assert!(variables.len() > 25, "{variables:?}");
     for rest in variables {
         let name = format!("BERTHOLD_{rest}");
-        let settings =
-            from_environment(&[(&name, value_for(&name))]).unwrap_or_else(|error| panic!("{error}"));
+        let mut variables = needed_by(&name);
+        if !variables.is_empty() {
+            let alone = from_environment(&[(&name, value_for(&name))]);
+            assert!(alone.is_err(), "{name} needs {variables:?}");
+        }
+        variables.push((&name, value_for(&name)));
+        let settings = from_environment(&variables).unwrap_or_else(|error| panic!("{error}"));
         let is_default_by_itself = name.ends_with("PORT_POOL_ENABLED");
         let without = if name.contains("PORT_POOL") {
             from_text("server: { broker: { port_pool: } }")

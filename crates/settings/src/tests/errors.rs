@@ -26,7 +26,7 @@ fn wrong_keys() {
       |
     1 | server: { broker: { colour: red } }
       |                     ^^^^^^
-    hint: it can hold listen, auto_start, port_pool, default_runtime, reconcile_interval, stop_timeout
+    hint: it can hold listen, tls, auto_start, port_pool, default_runtime, reconcile_interval, preview_host, stop_timeout
     ");
     assert_snapshot!(check("templates:\n  web:\n    img: node\n"), @"
     settings.yaml:3:5: there is no key `img` in `templates.web`

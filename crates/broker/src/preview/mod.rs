@@ -1,0 +1,265 @@
+//! Previews: `a.dev.localhost` on the broker's own address leads to port A of the agent `dev`.
+//!
+//! A request is passed on as it is, streaming both ways, and so is what it becomes by an upgrade (WebSockets). Connections to agents
+//! are kept and used again. Previews are origins of their own: neither the API nor the page is under their names, and the page's
+//! session is taken out of what is passed on.
+//!
+//! # Limits
+//!
+//! Under names below `localhost` only this host is served: who comes from elsewhere would else reach what is published on loopback
+//! alone. Names of `preview_url` are for whoever reaches the broker's address.
+
+pub(crate) mod address;
+mod headers;
+mod notice;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{HOST, UPGRADE};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, Version};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use hyper::ext::Protocol;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use pool::AgentKey;
+use settings::PreviewHost;
+use tokio::io::copy_bidirectional;
+
+use self::address::Address;
+use self::notice::Notice;
+use crate::answer::reached_at;
+use crate::core::Core;
+use crate::listen::Peer;
+use crate::model::Stage;
+
+/// How long an agent's server may take to accept a connection.
+const CONNECTING: Duration = Duration::from_secs(5);
+/// How long a connection to an agent is kept that nobody uses, shorter than servers keep theirs (Node.js: 5 s).
+const IDLE: Duration = Duration::from_secs(4);
+
+/// Passes requests on to agents.
+pub(crate) struct Previews {
+    core: Arc<Core>,
+    client: Client<HttpConnector, Body>,
+}
+
+impl Previews {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECTING));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .build(connector);
+        Self { core, client }
+    }
+
+    /// What is meant by a host name; none if it is no preview's.
+    fn meaning(&self, host: &str) -> Option<Result<Asked, Notice>> {
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let pool = self.core.settings.server.broker.port_pool.as_ref();
+        if let Some(pattern) = pool.and_then(|pool| pool.preview_url.as_ref()) {
+            let is_page = pool
+                .and_then(|pool| pool.host_url.as_ref())
+                .is_some_and(|url| url.host().eq_ignore_ascii_case(name));
+            let meant = pattern.meant_by(name).into_iter().filter(|_| !is_page);
+            let mut meant: Vec<Address> =
+                meant.map(|(key, label)| Address { key, label: Some(label) }).collect();
+            // Where two names are possible, one agent of them can be there at the most.
+            let known = meant.iter().position(|address| self.core.agent(&address.key).is_some());
+            if !meant.is_empty() {
+                let address = meant.swap_remove(known.unwrap_or(0));
+                return Some(Ok(Asked { address, public: Some(pattern.scheme()) }));
+            }
+        }
+        let asked = address::of(host)?.map(|address| Asked { address, public: None });
+        Some(asked.map_err(|said| {
+            let hint = "a preview is at LABEL.NAME.localhost or LABEL.NAME.PROJECT.localhost".to_owned();
+            no_such(said, hint)
+        }))
+    }
+
+    /// Where the port is, or why it leads nowhere.
+    fn find(&self, address: &Address) -> Result<SocketAddr, Notice> {
+        let key = &address.key;
+        let Some(record) = self.core.agent(key) else {
+            return Err(no_such(
+                format!("there is no agent {}", shown(key)),
+                "`berthold list` shows those that there are".to_owned(),
+            ));
+        };
+        let waits = |passes| Notice {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            said: format!("{} is {}", shown(key), record.stage.as_str()),
+            hint: format!("`berthold start {}` starts it", shown(key)),
+            passes,
+        };
+        match record.stage {
+            Stage::Running => {}
+            stage => return Err(waits(stage == Stage::Starting)),
+        }
+        let index = address.label.map_or(0, pool::Label::index);
+        let Some(port) = record.ports().get(index) else {
+            let label = address.label.map_or_else(|| "port".to_owned(), |label| format!("port {label}"));
+            return Err(no_such(
+                format!("{} has no {label}", shown(key)),
+                format!("it has {} of them", record.ports().len()),
+            ));
+        };
+        let Some(host) = reached_at(&record) else {
+            return Err(no_such(
+                format!("the ports of {} are not published", shown(key)),
+                "its network publishes none".to_owned(),
+            ));
+        };
+        Ok(SocketAddr::new(host, port.get()))
+    }
+
+    async fn pass_on(&self, mut request: Request, asked: &Asked, to: SocketAddr, peer: IpAddr) -> Response {
+        let Asked { address, public } = asked;
+        let asked = request.headers().clone();
+        let host = named(&request).unwrap_or_default().to_owned();
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let Ok(uri) = format!("http://{to}{path}").parse::<Uri>() else {
+            return StatusCode::BAD_REQUEST.into_response();
+        };
+        *request.uri_mut() = uri;
+        let own_scheme = || self.core.listen.as_ref().map_or("http", crate::listen::Address::scheme);
+        let proto = public.unwrap_or_else(own_scheme);
+        let upgrade = Upgrade::wanted(&mut request);
+        *request.version_mut() = Version::HTTP_11;
+        let headers = request.headers_mut();
+        headers::strip_hop_by_hop(headers, matches!(upgrade, Some(Upgrade { of_stream: false, .. })));
+        headers::strip_session(headers);
+        headers::add_forwarded(headers, peer, &host, proto);
+        headers::mark_passage(headers, &self.core.id);
+        let sent_host = match self.core.settings.server.broker.preview_host {
+            PreviewHost::Keep => host.clone(),
+            PreviewHost::Localhost => format!("localhost:{}", to.port()),
+        };
+        headers::set_host(headers, &sent_host);
+        if upgrade.as_ref().is_some_and(|upgrade| upgrade.of_stream) {
+            headers::ask_for_websocket(headers);
+        }
+        let mut response = match self.client.request(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::debug!(agent = %address.key, %error, "a preview has no answer");
+                let notice = Notice {
+                    status: StatusCode::BAD_GATEWAY,
+                    said: format!("nothing answers on port {} of {} yet", to.port(), shown(&address.key)),
+                    hint: "this page looks again by itself. The server must listen on 0.0.0.0 inside, on the port in its variable".to_owned(),
+                    passes: true,
+                };
+                return notice.answer(&asked);
+            }
+        };
+        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        headers::strip_hop_by_hop(response.headers_mut(), is_upgrade);
+        headers::confine_cookies(response.headers_mut());
+        headers::lead_back(response.headers_mut(), &sent_host, &format!("{proto}://{host}"));
+        if is_upgrade && let Some(upgrade) = upgrade {
+            if upgrade.of_stream {
+                // To HTTP/2 the stream is what was asked for (RFC 8441, section 5).
+                *response.status_mut() = StatusCode::OK;
+                headers::strip_hop_by_hop(response.headers_mut(), false);
+                headers::strip_websocket_key(response.headers_mut());
+            }
+            self.join(upgrade.client, hyper::upgrade::on(&mut response));
+        }
+        response.map(Body::new)
+    }
+
+    /// Passes bytes both ways until one side goes away, of which the other is told by the end of its connection.
+    fn join(&self, client: OnUpgrade, agent: OnUpgrade) {
+        let ended = self.core.shutdown.clone().cancelled_owned();
+        tokio::spawn(async move {
+            let (Ok(client), Ok(agent)) = tokio::join!(client, agent) else { return };
+            let (mut client, mut agent) = (TokioIo::new(client), TokioIo::new(agent));
+            tokio::select! {
+                _ = copy_bidirectional(&mut client, &mut agent) => {}
+                () = ended => {}
+            }
+        });
+    }
+}
+
+/// What a request is about.
+struct Asked {
+    address: Address,
+    /// The scheme that people use, if it came under a name of the settings, which may lead here from anywhere.
+    public: Option<&'static str>,
+}
+
+/// A request that is to become something else than HTTP.
+struct Upgrade {
+    client: OnUpgrade,
+    /// Whether it is a stream of an HTTP/2 connection, and not the whole connection.
+    of_stream: bool,
+}
+
+impl Upgrade {
+    /// Takes the upgrade out of a request, if it wants one: as HTTP/1.1 has it, or a WebSocket as HTTP/2 has it (RFC 8441), which
+    /// becomes a request of the first form.
+    fn wanted(request: &mut Request) -> Option<Self> {
+        let is_websocket =
+            request.extensions_mut().remove::<Protocol>().is_some_and(|it| it.as_str() == "websocket");
+        let of_stream = request.method() == Method::CONNECT && is_websocket;
+        if !of_stream && (request.version() != Version::HTTP_11 || !request.headers().contains_key(UPGRADE)) {
+            return None;
+        }
+        let client = hyper::upgrade::on(&mut *request);
+        if of_stream {
+            *request.method_mut() = Method::GET;
+            *request.body_mut() = Body::empty();
+        }
+        Some(Self { client, of_stream })
+    }
+}
+
+fn no_such(said: String, hint: String) -> Notice {
+    Notice { status: StatusCode::NOT_FOUND, said, hint, passes: false }
+}
+
+fn shown(key: &AgentKey) -> String {
+    if key.project.as_str() == pool::DEFAULT_PROJECT { key.name.to_string() } else { key.to_string() }
+}
+
+/// The name under which the request came: of HTTP/2 it is in the URI.
+fn named(request: &Request) -> Option<&str> {
+    let authority = request.uri().authority().map(|authority| authority.as_str());
+    authority.or_else(|| request.headers().get(HOST)?.to_str().ok())
+}
+
+/// Passes on what is meant for an agent; all else goes its way.
+pub(crate) async fn or_else(State(previews): State<Arc<Previews>>, request: Request, next: Next) -> Response {
+    let Some(asked) = named(&request).and_then(|host| previews.meaning(host)) else {
+        return next.run(request).await;
+    };
+    let peer = request.extensions().get::<ConnectInfo<Peer>>();
+    let Some(peer) = peer.map(|ConnectInfo(Peer(peer))| peer.ip().to_canonical()) else {
+        return StatusCode::FORBIDDEN.into_response();
+    };
+    if !(peer.is_loopback() || asked.as_ref().is_ok_and(|asked| asked.public.is_some())) {
+        let said = "previews under localhost are for the broker's own host\n";
+        return (StatusCode::FORBIDDEN, said).into_response();
+    }
+    let headers: HeaderMap = request.headers().clone();
+    if headers::has_passed(&headers, &previews.core.id) {
+        let hint = "an agent's server has passed the request on to its own preview".to_owned();
+        let said = "this request goes round in circles".to_owned();
+        return Notice { status: StatusCode::LOOP_DETECTED, said, hint, passes: false }.answer(&headers);
+    }
+    match asked.and_then(|asked| previews.find(&asked.address).map(|to| (asked, to))) {
+        Ok((asked, to)) => previews.pass_on(request, &asked, to, peer).await,
+        Err(notice) => notice.answer(&headers),
+    }
+}

@@ -1,0 +1,25 @@
+// A page of Vite's dev server at URL: an edit of FILE is shown without the page being loaded again.
+
+import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { chromium } from "playwright-core";
+
+const { URL: url, FILE } = process.env;
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+});
+const page = await browser.newPage();
+page.setDefaultTimeout(60_000);
+const sockets = [];
+page.on("websocket", (socket) => sockets.push(socket.url()));
+// The notice of the broker loads itself again until the server is up.
+await page.goto(url);
+await page.locator("#said", { hasText: "before" }).waitFor();
+await page.waitForEvent("console", { predicate: (message) => message.text().includes("connected"), timeout: 5_000 }).catch(() => {});
+await page.evaluate(() => { window.wasNotReloaded = true; });
+writeFileSync(FILE, "export const said = 'after';\n");
+await page.locator("#said", { hasText: "after" }).waitFor();
+assert.ok(await page.evaluate(() => window.wasNotReloaded), "the edit came by hot reload");
+assert.ok(sockets.some((socket) => socket.startsWith(url.replace("http:", "ws:"))), `the WebSocket is the preview's: ${sockets}`);
+await browser.close();

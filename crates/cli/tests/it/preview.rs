@@ -1,0 +1,324 @@
+//! Previews: an agent's server under a name, through the broker.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use serde_json::json;
+
+use crate::support::*;
+
+/// A broker for browsers, and an agent that has ports on which this process listens in its place.
+struct Stage {
+    host: Host,
+    listen: u16,
+}
+
+impl Stage {
+    fn new(settings: &str) -> Self {
+        let mut listen = 0;
+        let mut host = Host::with_settings(
+            |range| {
+                listen = range.split_once('-').unwrap().1.parse().unwrap();
+                format!(
+                    "server: {{ broker: {{ listen: \"127.0.0.1:{listen}\", port_pool: {{ range: \"{range}\" }} {settings} }} }}\n"
+                )
+            },
+            6,
+        );
+        host.serve();
+        host.ok(&["start", "dev", "--runtime", "process", "--", "sleep", "100000"]);
+        Self { host, listen }
+    }
+
+    /// The name of port `label` of the agent.
+    fn name(&self, label: &str) -> String {
+        format!("{label}.dev.{}.localhost:{}", self.host.project(), self.listen)
+    }
+
+    fn connect(&self) -> TcpStream {
+        TcpStream::connect(("127.0.0.1", self.listen)).unwrap()
+    }
+
+    /// The whole answer to a request of these lines.
+    fn ask(&self, lines: &[&str]) -> String {
+        let mut stream = self.connect();
+        write!(stream, "{}\r\nConnection: close\r\n\r\n", lines.join("\r\n")).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// Serves port `n` of the agent: each connection goes to `serve` with the head of its first request.
+    fn serve(&self, n: u16, serve: impl Fn(String, BufReader<TcpStream>) + Send + Sync + 'static) {
+        let listener = TcpListener::bind(("127.0.0.1", self.host.port(n))).unwrap();
+        let serve = std::sync::Arc::new(serve);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let serve = std::sync::Arc::clone(&serve);
+                std::thread::spawn(move || {
+                    let mut stream = BufReader::new(stream);
+                    let head = head(&mut stream);
+                    if !head.is_empty() {
+                        serve(head, stream);
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// What comes until an empty line.
+fn head(stream: &mut impl BufRead) -> String {
+    let mut head = String::new();
+    while let Ok(1..) = stream.read_line(&mut head) {
+        if head.ends_with("\r\n\r\n") {
+            break;
+        }
+    }
+    head
+}
+
+fn answer(stream: &mut BufReader<TcpStream>, headers: &str, body: &str) {
+    let length = body.len();
+    write!(stream.get_mut(), "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{headers}\r\n{body}").unwrap();
+}
+
+#[test]
+fn a_name_leads_to_a_port_and_says_who_asks() {
+    let stage = Stage::new("");
+    stage.serve(0, |head, mut stream| {
+        answer(&mut stream, "Set-Cookie: a=1; Domain=localhost\r\n", &format!("on A\n{head}"))
+    });
+    stage.serve(1, |_, mut stream| answer(&mut stream, "", "on B"));
+    let (a, b) = (stage.name("a"), stage.name("B"));
+    let agent = stage.host.agent("dev");
+    assert_eq!(agent["previews"]["A"], json!(format!("http://{a}")));
+    let cookie = "Cookie: mine=1; berthold-session-01x=secret; other=2";
+    let told = stage.ask(&["GET /some?path=1 HTTP/1.1", &format!("Host: {a}"), cookie, "Accept: */*"]);
+    assert!(told.starts_with("HTTP/1.1 200") && told.contains("on A"), "{told}");
+    let has = |line: &str| told.to_lowercase().contains(&format!("\r\n{}\r\n", line.to_lowercase()));
+    assert!(told.contains("GET /some?path=1 HTTP/1.1"), "{told}");
+    assert!(has(&format!("host: {a}")) && has(&format!("x-forwarded-host: {a}")), "{told}");
+    assert!(has("x-forwarded-for: 127.0.0.1") && has("x-forwarded-proto: http"), "{told}");
+    assert!(has("cookie: mine=1; other=2") && !told.contains("secret"), "{told}");
+    assert!(has("set-cookie: a=1") && !told.contains("Domain"), "{told}");
+    assert!(stage.ask(&["GET / HTTP/1.1", &format!("Host: {b}")]).ends_with("on B"));
+    // P10: under an agent's name there is no API and no page.
+    let api = stage.ask(&["GET /v1/agents HTTP/1.1", &format!("Host: {a}")]);
+    assert!(api.contains("on A"), "{api}");
+}
+
+#[test]
+fn a_server_that_checks_names_can_be_asked_as_localhost() {
+    let stage = Stage::new(", preview_host: localhost");
+    stage.serve(0, |head, mut stream| answer(&mut stream, "", &head));
+    let told = stage.ask(&["GET / HTTP/1.1", &format!("Host: {}", stage.name("a"))]).to_lowercase();
+    assert!(told.contains(&format!("\r\nhost: localhost:{}\r\n", stage.host.port(0))), "{told}");
+    assert!(told.contains(&format!("x-forwarded-host: {}", stage.name("a"))), "{told}");
+}
+
+#[test]
+fn where_nothing_is_a_page_says_so() {
+    let stage = Stage::new("");
+    let page = |name: &str| {
+        stage.ask(&["GET / HTTP/1.1", &format!("Host: {name}:{}", stage.listen), "Accept: text/html"])
+    };
+    let project = stage.host.project().to_owned();
+    let name = |words: &str| format!("{words}.{project}.localhost");
+    let silent = page(&name("a.dev"));
+    assert!(silent.starts_with("HTTP/1.1 502") && silent.contains("http-equiv=\"refresh\""), "{silent}");
+    stage.serve(0, |_, mut stream| answer(&mut stream, "", "up"));
+    assert!(page(&name("a.dev")).ends_with("up"));
+    for (name, status, said) in [
+        (name("c.dev"), 404, "has no port C"),
+        (name("a.nobody"), 404, "there is no agent"),
+        ("nobody.localhost".to_owned(), 404, "there is no agent nobody"),
+        ("x.y.z.w.localhost".to_owned(), 404, "is not of the form"),
+    ] {
+        let told = page(&name);
+        assert!(told.starts_with(&format!("HTTP/1.1 {status}")) && told.contains(said), "{name}: {told}");
+        assert!(!told.contains("http-equiv"), "it would not pass: {told}");
+    }
+    stage.host.ok(&["stop", "dev"]);
+    let stopped = page(&name("a.dev"));
+    assert!(stopped.starts_with("HTTP/1.1 503") && stopped.contains("is stopped"), "{stopped}");
+    let plain = stage.ask(&["GET / HTTP/1.1", &format!("Host: {}:{}", name("a.dev"), stage.listen)]);
+    assert!(plain.contains("content-type: text/plain") && !plain.contains("<html"), "{plain}");
+}
+
+/// An event is there before the next one is written, and what is sent arrives before its end is.
+#[test]
+fn what_streams_streams_both_ways() {
+    let stage = Stage::new("");
+    let (go, wait): (Sender<()>, Receiver<()>) = channel();
+    let wait = std::sync::Mutex::new(wait);
+    stage.serve(0, move |_, mut stream| {
+        let out = stream.get_mut();
+        write!(
+            out,
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        .unwrap();
+        write!(out, "b\r\ndata: one\n\n\r\n").unwrap();
+        wait.lock().unwrap().recv().unwrap();
+        write!(out, "b\r\ndata: two\n\n\r\n0\r\n\r\n").unwrap();
+    });
+    stage.serve(1, |_, mut stream| {
+        // The first chunk is answered before the second has been sent.
+        let mut line = String::new();
+        while !line.contains("first") {
+            line.clear();
+            stream.read_line(&mut line).unwrap();
+        }
+        answer(&mut stream, "Connection: close\r\n", "seen");
+    });
+    let mut events = stage.connect();
+    write!(events, "GET / HTTP/1.1\r\nHost: {}\r\n\r\n", stage.name("a")).unwrap();
+    let mut events = BufReader::new(events).lines().map(Result::unwrap);
+    assert!(events.any(|line| line == "data: one"));
+    go.send(()).unwrap();
+    assert!(events.any(|line| line == "data: two"));
+
+    let mut upload = stage.connect();
+    write!(
+        upload,
+        "POST / HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\n\r\n6\r\nfirst\n\r\n",
+        stage.name("b")
+    )
+    .unwrap();
+    let mut upload = BufReader::new(upload);
+    assert!(head(&mut upload).starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn large_bodies_arrive_whole() {
+    const SIZE: usize = 200 << 20;
+    let stage = Stage::new("");
+    let sum =
+        |sum: u64, bytes: &[u8]| bytes.iter().fold(sum, |sum, byte| sum.rotate_left(5) ^ u64::from(*byte));
+    stage.serve(0, move |head, mut stream| {
+        let length = head
+            .to_lowercase()
+            .split("content-length: ")
+            .nth(1)
+            .unwrap()
+            .split("\r\n")
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let (mut left, mut total, mut buffer): (usize, u64, _) = (length, 0, vec![0; 1 << 16]);
+        while left > 0 {
+            let most = left.min(buffer.len());
+            let read = stream.read(&mut buffer[..most]).unwrap();
+            assert_ne!(read, 0, "the body is cut");
+            total = sum(total, &buffer[..read]);
+            left -= read;
+        }
+        answer(&mut stream, "", &format!("{length} {total:x}"));
+    });
+    let mut stream = stage.connect();
+    write!(
+        stream,
+        "PUT /big HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {SIZE}\r\n\r\n",
+        stage.name("a")
+    )
+    .unwrap();
+    let mut random = fastrand::Rng::with_seed(7);
+    let (mut piece, mut total) = (vec![0; 1 << 20], 0);
+    for _ in 0..SIZE / piece.len() {
+        random.fill(&mut piece);
+        total = sum(total, &piece);
+        stream.write_all(&piece).unwrap();
+    }
+    let mut told = String::new();
+    stream.read_to_string(&mut told).unwrap();
+    assert!(told.ends_with(&format!("{SIZE} {total:x}")), "{told}");
+}
+
+/// What a WebSocket is to a proxy: an upgrade, and then bytes both ways.
+#[test]
+fn an_upgraded_connection_is_passed_through() {
+    let stage = Stage::new("");
+    stage.serve(0, |head, mut stream| {
+        assert!(head.to_lowercase().contains("\r\nupgrade: websocket\r\n"), "{head}");
+        let out = stream.get_mut();
+        write!(out, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            .unwrap();
+        let mut byte = [0];
+        while let Ok(1) = stream.read(&mut byte) {
+            stream.get_mut().write_all(&byte.map(|byte| byte.to_ascii_uppercase())).unwrap();
+        }
+    });
+    let mut stream = stage.connect();
+    write!(
+        stream,
+        "GET /socket HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        stage.name("a")
+    )
+    .unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    assert!(head(&mut reader).starts_with("HTTP/1.1 101"));
+    for word in ["hello\n", "again\n"] {
+        stream.write_all(word.as_bytes()).unwrap();
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        assert_eq!(line, word.to_uppercase());
+    }
+}
+
+/// A real dev server: its page through the preview, and an edit that arrives by its WebSocket.
+#[test]
+fn vite_reloads_hot_through_its_preview() {
+    let stage = Stage::new("");
+    let Some(files) = browser_tests() else {
+        eprintln!(
+            "Chromium is not here, or not what drives it: not tested (`npm ci` in crates/cli/tests/browser)"
+        );
+        return;
+    };
+    let work = stage.host.path("app");
+    std::fs::create_dir(&work).unwrap();
+    std::os::unix::fs::symlink(files.join("node_modules"), work.join("node_modules")).unwrap();
+    std::fs::write(
+        work.join("index.html"),
+        "<!doctype html><html lang=en><head><title>app</title></head><body><p id=said></p><script type=module src=/main.js></script></body></html>",
+    )
+    .unwrap();
+    std::fs::write(
+        work.join("main.js"),
+        "import { said } from './said.js';\nconst show = (text) => { document.getElementById('said').textContent = text; };\n\
+         show(said);\nimport.meta.hot.accept('./said.js', (module) => show(module.said));\n",
+    )
+    .unwrap();
+    std::fs::write(work.join("said.js"), "export const said = 'before';\n").unwrap();
+    let vite = work.join("node_modules/vite/bin/vite.js");
+    stage.host.ok(&[
+        "start",
+        "vite",
+        "--runtime",
+        "process",
+        "-w",
+        work.to_str().unwrap(),
+        "--",
+        "sh",
+        "-c",
+        &format!(
+            "exec node {} --host 127.0.0.1 --strictPort --port $AVAILABLE_LOCALHOST_PORT_A",
+            vite.display()
+        ),
+    ]);
+    let url = stage.host.agent("vite")["previews"]["A"].as_str().unwrap().to_owned();
+    let output = stage
+        .host
+        .command_of("node")
+        .arg("vite.mjs")
+        .current_dir(&files)
+        .env("URL", url)
+        .env("FILE", work.join("said.js"))
+        .output()
+        .unwrap();
+    let log = stage.host.run(&["logs", "vite"]).stdout;
+    assert!(output.status.success(), "{}\n{log}", String::from_utf8_lossy(&output.stderr));
+}
