@@ -28,6 +28,9 @@ pub struct Agent {
     /// address for browsers.
     #[serde(default)]
     pub previews: BTreeMap<Label, String>,
+    /// The variables that Berthold gives it while it has a lease, as the settings are now.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
     /// The host's address on which its ports are published; `host network` where it binds them itself; nothing while it
     /// does not run or has no ports.
     pub published: Option<String>,

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use pool::AgentKey;
-use pool::environment::{self, UrlForms};
 use runtime::{
     Console, ErrorKind, LogRequest, Network, Observed, ObservedState, Output, Progress, Publish, Runtime,
     RuntimeError, Spec,
@@ -19,7 +18,7 @@ use crate::lifecycle::runtime_error;
 use crate::model::{AgentRecord, AgentSpec};
 use crate::runtimes::Locality;
 use crate::spec;
-use crate::view::HOST_NETWORK;
+use crate::view::{self, HOST_NETWORK};
 
 /// How long an agent is watched after its start for ending at once.
 const SETTLE: Duration = Duration::from_millis(15);
@@ -147,16 +146,7 @@ impl Core {
     ) -> Result<Spec, OperationError> {
         let (ports, pool) = (record.ports(), self.settings.server.broker.port_pool.as_ref());
         let address = pool.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |pool| pool.bind_address);
-        let mut env = match pool {
-            Some(pool) => environment::variables(&record.key, ports, pool.url_forms(), &pool.env_aliases),
-            None => environment::variables(
-                &record.key,
-                ports,
-                UrlForms::default(),
-                &std::collections::BTreeMap::new(),
-            ),
-        };
-        env.retain(|(name, _)| !spec.env.contains_key(name));
+        let mut env = view::environment(record, &self.settings);
         env.extend(spec.env.clone());
         let lease = record.lease.as_ref();
         let network = Network::parse(&spec.network);

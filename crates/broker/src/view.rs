@@ -41,6 +41,10 @@ pub(crate) fn agent(record: &AgentRecord, settings: &Settings, listen: Option<&A
         ports: environment::labelled(record.ports()).map(|(name, port)| (label(name), port.get())).collect(),
         urls: urls.into_iter().map(|(name, url)| (label(name), url)).collect(),
         previews: previews(record, forms.preview_url, listen),
+        environment: match record.lease {
+            Some(_) => environment(record, settings).into_iter().collect(),
+            None => BTreeMap::new(),
+        },
         published: record.published.clone(),
         image: record.spec.as_ref().and_then(|spec| spec.image.clone()),
         command: record.spec.as_ref().map(|spec| spec.command.clone()).unwrap_or_default(),
@@ -51,6 +55,17 @@ pub(crate) fn agent(record: &AgentRecord, settings: &Settings, listen: Option<&A
         warnings: record.warnings.clone(),
         reason: record.reason.clone(),
     }
+}
+
+/// The variables that an agent gets, without those whose names its own have.
+pub(crate) fn environment(record: &AgentRecord, settings: &Settings) -> Vec<(String, String)> {
+    let pool = settings.server.broker.port_pool.as_ref();
+    let (forms, none) = (pool.map(PortPool::url_forms).unwrap_or_default(), BTreeMap::new());
+    let aliases = pool.map_or(&none, |pool| &pool.env_aliases);
+    let mut variables = environment::variables(&record.key, record.ports(), forms, aliases);
+    let own = record.spec.as_ref().map(|spec| &spec.env);
+    variables.retain(|(name, _)| own.is_none_or(|own| !own.contains_key(name)));
+    variables
 }
 
 /// The URLs under which the broker leads to the agent's ports, where it has an address for browsers.

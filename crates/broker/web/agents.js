@@ -38,13 +38,17 @@ export function portList(agent, behind) {
     const link = url
       ? element("a", { href: url, target: "_blank", rel: "noopener" }, `${label} ${port}`)
       : element("span", {}, `${label} ${port}`);
+    const preview = agent.previews[label];
+    const byName = preview
+      ? element("a", { href: preview, target: "_blank", rel: "noopener", className: "preview", ariaLabel: `Preview of ${shownName(agent)}, port ${label}`, title: preview }, "preview")
+      : null;
     const found = behind?.get(label);
     let text = null;
     if (found && agent.state === "running") {
       const said = found.listens ? ["listening", found.status, found.title].filter(Boolean).join(" · ") : "nothing listens yet";
       text = element("span", { className: found.listens ? "behind on" : "behind" }, said);
     }
-    list.append(element("li", {}, swatch, link, text));
+    list.append(element("li", {}, swatch, link, byName, text));
   }
   return list;
 }

@@ -42,8 +42,9 @@ export class Detail {
       this.past(agent);
     }
     const row = (name, value) => value ? [element("dt", {}, name), element("dd", {}, value)] : [];
-    const variables = [`BERTHOLD_AGENT=${key(agent)}`];
-    for (const [label, port] of Object.entries(agent.ports)) variables.push(`AVAILABLE_LOCALHOST_PORT_${label}=${port}`);
+    const variables = Object.entries(agent.environment).map(([name, value]) => `${name}=${value}`);
+    const previews = element("ul", { className: "ports" }, ...Object.values(agent.previews).map((url) =>
+      element("li", {}, element("a", { href: url, target: "_blank", rel: "noopener" }, url))));
     this.facts.replaceChildren(
       element("dl", {},
         ...row("State", element("span", { className: `state ${agent.state}` }, stateText(agent))),
@@ -54,11 +55,14 @@ export class Detail {
         ...row("Started", agent.started_at ? `${age(agent.started_at)} ago` : null),
         ...row("Published on", agent.published),
         ...row("Ports", Object.keys(agent.ports).length ? portList(agent, behind) : null),
+        ...row("Previews", Object.keys(agent.previews).length ? previews : null),
         ...row("Former ports", agent.former_ports.join(", ")),
         ...row("Warnings", agent.warnings.join("; ")),
       ),
-      element("h3", {}, "Variables"),
-      element("pre", { tabIndex: 0, ariaLabel: "Variables" }, variables.join("\n")),
+      ...(variables.length ? [
+        element("h3", {}, "Variables"),
+        element("pre", { tabIndex: 0, ariaLabel: "Variables" }, variables.join("\n")),
+      ] : []),
     );
   }
 

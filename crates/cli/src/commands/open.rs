@@ -57,27 +57,23 @@ fn shown(url: &str, only_print: bool, context: &Context) -> Result<(), CliError>
     Ok(())
 }
 
-/// The URL of a preview, also of an agent that does not run: the page there says so.
-fn preview<'a>(agent: &'a Agent, label: &str) -> Result<&'a str, CliError> {
-    if let Some(url) = agent.previews.get(&Label(label.to_uppercase())) {
-        return Ok(url);
-    }
-    let name = view::name(agent);
-    if agent.previews.is_empty() {
-        return Err(CliError::failed(Code::Failed, format!("{name} has no previews")).with_hint(
-            "previews need ports, and the broker's `listen` address: `berthold broker status` tells it",
-        ));
-    }
-    Err(no_port(&name, label, &agent.previews))
-}
-
-fn no_port(name: &str, label: &str, has: &BTreeMap<Label, String>) -> CliError {
-    let labels: Vec<String> = has.keys().map(Label::to_string).collect();
-    CliError::usage(format!("{name} has no port {label}")).with_hint(format!("it has {}", labels.join(", ")))
-}
-
 fn url<'a>(agent: &'a Agent, label: &str) -> Result<&'a str, CliError> {
-    if let Some(url) = agent.urls.get(&Label(label.to_uppercase())) {
+    let none = ("ports that can be reached", "`berthold ports` says whether there is a pool");
+    of_port(agent, label, &agent.urls, none)
+}
+
+fn preview<'a>(agent: &'a Agent, label: &str) -> Result<&'a str, CliError> {
+    let hint = "they need ports, and a broker that listens: `berthold broker status` says where";
+    of_port(agent, label, &agent.previews, ("previews", hint))
+}
+
+fn of_port<'a>(
+    agent: &Agent,
+    label: &str,
+    urls: &'a BTreeMap<Label, String>,
+    (what, hint): (&str, &str),
+) -> Result<&'a str, CliError> {
+    if let Some(url) = urls.get(&Label(label.to_uppercase())) {
         return Ok(url);
     }
     let name = view::name(agent);
@@ -86,11 +82,12 @@ fn url<'a>(agent: &'a Agent, label: &str) -> Result<&'a str, CliError> {
             CliError::failed(Code::NotRunning, format!("{name} is {}, so it has no URL", view::state(agent)));
         return Err(problem.with_hint(format!("start it with `berthold start {name}`")));
     }
-    if agent.urls.is_empty() {
-        return Err(CliError::failed(Code::Failed, format!("{name} has no ports that can be reached"))
-            .with_hint("`berthold ports` says whether there is a pool"));
+    if urls.is_empty() {
+        return Err(CliError::failed(Code::Failed, format!("{name} has no {what}")).with_hint(hint));
     }
-    Err(no_port(&name, label, &agent.urls))
+    let labels: Vec<String> = urls.keys().map(Label::to_string).collect();
+    Err(CliError::usage(format!("{name} has no port {label}"))
+        .with_hint(format!("it has {}", labels.join(", "))))
 }
 
 /// Opens `url` if there is something to open it with; it was printed in any case.
@@ -133,7 +130,7 @@ mod tests {
         insta::assert_snapshot!(check(&exited(), "A"), @"not_running: shop/tests is exited (2), so it has no URL (start it with `berthold start shop/tests`)");
         insta::assert_snapshot!(said(preview(&running(), "b")), @"http://b.dev.localhost:9800");
         insta::assert_snapshot!(said(preview(&running(), "C")), @"invalid_request: dev has no port C (it has A, B)");
-        insta::assert_snapshot!(said(preview(&unpublished, "A")), @"failed: dev has no previews (previews need ports, and the broker's `listen` address: `berthold broker status` tells it)");
+        insta::assert_snapshot!(said(preview(&unpublished, "A")), @"failed: dev has no previews (they need ports, and a broker that listens: `berthold broker status` says where)");
         insta::assert_snapshot!(check(&unpublished, "A"), @"failed: dev has no ports that can be reached (`berthold ports` says whether there is a pool)");
     }
 }

@@ -83,6 +83,19 @@ const [agentPage] = await Promise.all([context.waitForEvent("page"), row("plain"
 await agentPage.getByText("plain").first().waitFor();
 await agentPage.close();
 
+// Its preview is another origin, to which the session says nothing, and from which nothing can be done.
+const [preview] = await Promise.all([context.waitForEvent("page"), row("plain").getByRole("link", { name: "Preview of" }).first().click()]);
+await preview.getByText("plain").first().waitFor();
+const { origin } = new URL(page.url());
+assert.ok(new URL(preview.url()).hostname.startsWith("a.plain."), preview.url());
+const tried = await preview.evaluate(async (origin) => {
+  const tries = ["GET", "POST"].map((method) => fetch(`${origin}/v1/agents`, { method, credentials: "include", headers: { "x-any": "1" } }));
+  return (await Promise.allSettled(tries)).map(({ status }) => status);
+}, origin);
+assert.deepEqual(tried, ["rejected", "rejected"], "an agent's page cannot ask the API");
+assert.deepEqual(await preview.evaluate(() => localStorage.length), 0, "what the page keeps is its own");
+await preview.close();
+
 // The map by keyboard.
 await page.locator("#map").focus();
 await page.keyboard.press("Home");
@@ -97,7 +110,9 @@ await page.setViewportSize({ width: 1280, height: 900 });
 if (IMAGE) {
   const { id } = JSON.parse(berthold("--json", "show", "boxed")).agent;
   execFileSync("docker", ["kill", id]);
+  const killed = performance.now();
   await state("boxed", "exited");
+  console.log(`a container that was killed outside is shown as ended after ${Math.round(performance.now() - killed)} ms`);
   await legend("leased 2");
 }
 

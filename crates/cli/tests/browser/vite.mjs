@@ -4,12 +4,12 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { chromium } from "playwright-core";
 
-const { URL: url, FILE } = process.env;
+const { URL: url, FILE, PROTOCOL } = process.env;
 const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
   args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
 });
-const page = await browser.newPage();
+const page = await browser.newPage({ ignoreHTTPSErrors: true });
 page.setDefaultTimeout(60_000);
 const sockets = [];
 page.on("websocket", (socket) => sockets.push(socket.url()));
@@ -17,9 +17,11 @@ page.on("websocket", (socket) => sockets.push(socket.url()));
 await page.goto(url);
 await page.locator("#said", { hasText: "before" }).waitFor();
 await page.waitForEvent("console", { predicate: (message) => message.text().includes("connected"), timeout: 5_000 }).catch(() => {});
+const { nextHopProtocol } = await page.evaluate(() => performance.getEntriesByType("navigation")[0].toJSON());
+assert.equal(nextHopProtocol, PROTOCOL);
 await page.evaluate(() => { window.wasNotReloaded = true; });
 writeFileSync(FILE, "export const said = 'after';\n");
 await page.locator("#said", { hasText: "after" }).waitFor();
 assert.ok(await page.evaluate(() => window.wasNotReloaded), "the edit came by hot reload");
-assert.ok(sockets.some((socket) => socket.startsWith(url.replace("http:", "ws:"))), `the WebSocket is the preview's: ${sockets}`);
+assert.ok(sockets.some((socket) => socket.startsWith(url.replace("http", "ws"))), `the WebSocket is the preview's: ${sockets}`);
 await browser.close();

@@ -13,7 +13,7 @@ use crate::observer::{self, Seen};
 use crate::support::*;
 
 /// How many brokers are tried at a time.
-const AT_ONCE: usize = 12;
+const AT_ONCE: usize = 4;
 
 /// Where agents run, and how what runs there is seen.
 #[derive(Clone, Copy)]

@@ -20,6 +20,7 @@ mod leases;
 mod lessons;
 mod observer;
 mod preview;
+mod preview_browser;
 mod process;
 mod run;
 mod support;

@@ -9,13 +9,13 @@ use serde_json::json;
 use crate::support::*;
 
 /// A broker for browsers, and an agent that has ports on which this process listens in its place.
-struct Stage {
-    host: Host,
-    listen: u16,
+pub(crate) struct Stage {
+    pub(crate) host: Host,
+    pub(crate) listen: u16,
 }
 
 impl Stage {
-    fn new(settings: &str) -> Self {
+    pub(crate) fn new(settings: &str) -> Self {
         let mut listen = 0;
         let mut host = Host::with_settings(
             |range| {
@@ -32,7 +32,7 @@ impl Stage {
     }
 
     /// The name of port `label` of the agent.
-    fn name(&self, label: &str) -> String {
+    pub(crate) fn name(&self, label: &str) -> String {
         format!("{label}.dev.{}.localhost:{}", self.host.project(), self.listen)
     }
 
@@ -50,7 +50,7 @@ impl Stage {
     }
 
     /// Serves port `n` of the agent: each connection goes to `serve` with the head of its first request.
-    fn serve(&self, n: u16, serve: impl Fn(String, BufReader<TcpStream>) + Send + Sync + 'static) {
+    pub(crate) fn serve(&self, n: u16, serve: impl Fn(String, BufReader<TcpStream>) + Send + Sync + 'static) {
         let listener = TcpListener::bind(("127.0.0.1", self.host.port(n))).unwrap();
         let serve = std::sync::Arc::new(serve);
         std::thread::spawn(move || {
@@ -266,59 +266,4 @@ fn an_upgraded_connection_is_passed_through() {
         reader.read_line(&mut line).unwrap();
         assert_eq!(line, word.to_uppercase());
     }
-}
-
-/// A real dev server: its page through the preview, and an edit that arrives by its WebSocket.
-#[test]
-fn vite_reloads_hot_through_its_preview() {
-    let stage = Stage::new("");
-    let Some(files) = browser_tests() else {
-        eprintln!(
-            "Chromium is not here, or not what drives it: not tested (`npm ci` in crates/cli/tests/browser)"
-        );
-        return;
-    };
-    let work = stage.host.path("app");
-    std::fs::create_dir(&work).unwrap();
-    std::os::unix::fs::symlink(files.join("node_modules"), work.join("node_modules")).unwrap();
-    std::fs::write(
-        work.join("index.html"),
-        "<!doctype html><html lang=en><head><title>app</title></head><body><p id=said></p><script type=module src=/main.js></script></body></html>",
-    )
-    .unwrap();
-    std::fs::write(
-        work.join("main.js"),
-        "import { said } from './said.js';\nconst show = (text) => { document.getElementById('said').textContent = text; };\n\
-         show(said);\nimport.meta.hot.accept('./said.js', (module) => show(module.said));\n",
-    )
-    .unwrap();
-    std::fs::write(work.join("said.js"), "export const said = 'before';\n").unwrap();
-    let vite = work.join("node_modules/vite/bin/vite.js");
-    stage.host.ok(&[
-        "start",
-        "vite",
-        "--runtime",
-        "process",
-        "-w",
-        work.to_str().unwrap(),
-        "--",
-        "sh",
-        "-c",
-        &format!(
-            "exec node {} --host 127.0.0.1 --strictPort --port $AVAILABLE_LOCALHOST_PORT_A",
-            vite.display()
-        ),
-    ]);
-    let url = stage.host.agent("vite")["previews"]["A"].as_str().unwrap().to_owned();
-    let output = stage
-        .host
-        .command_of("node")
-        .arg("vite.mjs")
-        .current_dir(&files)
-        .env("URL", url)
-        .env("FILE", work.join("said.js"))
-        .output()
-        .unwrap();
-    let log = stage.host.run(&["logs", "vite"]).stdout;
-    assert!(output.status.success(), "{}\n{log}", String::from_utf8_lossy(&output.stderr));
 }

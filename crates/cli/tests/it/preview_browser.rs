@@ -1,0 +1,129 @@
+//! Previews over HTTP/2 and TLS, and in a real browser.
+
+use std::io::{Read, Write};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::ext::Protocol;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::preview::Stage;
+use crate::support::*;
+
+/// Many requests share a connection, and a WebSocket is one of its streams (RFC 8441).
+#[tokio::test]
+async fn over_one_http2_connection_go_requests_and_websockets() {
+    let stage = Stage::new("");
+    stage.serve(0, |head, mut stream| {
+        let path = head.split(' ').nth(1).unwrap();
+        if path != "/socket" {
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length";
+            write!(stream.get_mut(), "{answer}: {}\r\nConnection: close\r\n\r\n{path}", path.len()).unwrap();
+            return;
+        }
+        let lines = head.to_lowercase();
+        for line in ["get /socket http/1.1", "upgrade: websocket", "sec-websocket-version: 13"] {
+            assert!(lines.contains(&format!("{line}\r\n")), "{head}");
+        }
+        assert!(lines.contains("sec-websocket-key: "), "{head}");
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        stream.get_mut().write_all(answer.as_bytes()).unwrap();
+        let mut byte = [0];
+        while let Ok(1) = stream.read(&mut byte) {
+            stream.get_mut().write_all(&byte.map(|byte| byte.to_ascii_uppercase())).unwrap();
+        }
+    });
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", stage.listen)).await.unwrap();
+    let (client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let _connection = tokio::spawn(connection);
+    let uri = |path: &str| format!("http://{}{path}", stage.name("a"));
+    let answers = (0..40).map(|n| {
+        let request = Request::get(uri(&format!("/{n}"))).body(Full::<Bytes>::default()).unwrap();
+        let mut client = client.clone();
+        async move {
+            let response = client.send_request(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body, format!("/{n}"));
+        }
+    });
+    futures_util::future::join_all(answers).await;
+
+    let mut request = Request::builder()
+        .method(Method::CONNECT)
+        .uri(uri("/socket"))
+        .header("sec-websocket-version", "13")
+        .body(Full::default())
+        .unwrap();
+    request.extensions_mut().insert(Protocol::from_static("websocket"));
+    let mut response = client.clone().send_request(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let mut socket = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
+    for word in ["hello", "again"] {
+        socket.write_all(word.as_bytes()).await.unwrap();
+        let mut back = vec![0; word.len()];
+        socket.read_exact(&mut back).await.unwrap();
+        assert_eq!(String::from_utf8(back).unwrap(), word.to_uppercase());
+    }
+}
+
+/// A real dev server: its page through the preview, and an edit that arrives by its WebSocket.
+#[test]
+fn vite_reloads_hot_through_its_preview() {
+    vite(&Stage::new(""), "http/1.1");
+}
+
+#[test]
+fn vite_reloads_hot_over_tls_and_http2() {
+    let directory = tempfile::tempdir().unwrap();
+    let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let tls = format!(", tls: {{ certificate: {}, key: {} }}", certificate.display(), key.display());
+    vite(&Stage::new(&tls), "h2");
+}
+
+fn vite(stage: &Stage, protocol: &str) {
+    let Some(files) = browser_tests() else {
+        eprintln!(
+            "Chromium is not here, or not what drives it: not tested (`npm ci` in crates/cli/tests/browser)"
+        );
+        return;
+    };
+    let work = stage.host.path("app");
+    std::fs::create_dir(&work).unwrap();
+    std::os::unix::fs::symlink(files.join("node_modules"), work.join("node_modules")).unwrap();
+    let index = "<!doctype html><html lang=en><head><title>app</title></head><body><p id=said></p>\
+        <script type=module src=/main.js></script></body></html>";
+    std::fs::write(work.join("index.html"), index).unwrap();
+    let main = "import { said } from './said.js';\n\
+        const show = (text) => { document.getElementById('said').textContent = text; };\n\
+        show(said);\nimport.meta.hot.accept('./said.js', (module) => show(module.said));\n";
+    std::fs::write(work.join("main.js"), main).unwrap();
+    std::fs::write(work.join("said.js"), "export const said = 'before';\n").unwrap();
+    // Two of them at once must not share it.
+    std::fs::write(work.join("vite.config.js"), "export default { cacheDir: '.vite' };\n").unwrap();
+    let vite = work.join("node_modules/vite/bin/vite.js");
+    let command = format!(
+        "exec node {} --host 127.0.0.1 --strictPort --port $AVAILABLE_LOCALHOST_PORT_A",
+        vite.display()
+    );
+    let workspace = work.to_str().unwrap();
+    stage.host.ok(&["start", "vite", "--runtime", "process", "-w", workspace, "--", "sh", "-c", &command]);
+    let url = stage.host.agent("vite")["previews"]["A"].as_str().unwrap().to_owned();
+    let output = stage
+        .host
+        .command_of("node")
+        .arg("vite.mjs")
+        .current_dir(&files)
+        .envs([("URL", url.as_str()), ("PROTOCOL", protocol)])
+        .env("FILE", work.join("said.js"))
+        .output()
+        .unwrap();
+    let log = stage.host.run(&["logs", "vite"]).stdout;
+    assert!(output.status.success(), "{}\n{log}", String::from_utf8_lossy(&output.stderr));
+}
