@@ -177,5 +177,6 @@ fn a_real_browser_signs_in_sees_and_does() {
         .envs([("BERTHOLD", BERTHOLD), ("PROJECT", host.project())])
         .output()
         .unwrap();
+    print!("{}", String::from_utf8_lossy(&output.stdout));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
