@@ -220,7 +220,8 @@ impl Kubernetes {
         };
         let doing = "delete the pod";
         let (pods, name) = (self.pods().await?, pod.metadata.name.as_deref().unwrap_or_default());
-        let seconds = grace.as_secs().saturating_add(u64::from(grace.subsec_nanos() > 0));
+        // With none at all the API server would forget the pod without waiting for its node, where it may still run and hold ports.
+        let seconds = grace.as_secs().saturating_add(u64::from(grace.subsec_nanos() > 0)).max(1);
         let parameters = DeleteParams {
             grace_period_seconds: Some(u32::try_from(seconds).unwrap_or(u32::MAX)),
             preconditions: Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None }),
