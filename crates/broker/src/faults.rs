@@ -240,6 +240,10 @@ impl Runtime for Faulty {
         self.change("remove", self.0.remove(id)).await
     }
 
+    async fn withdraw(&self, lease: &str) -> Result<(), RuntimeError> {
+        self.0.withdraw(lease).await
+    }
+
     async fn list(&self) -> Result<Vec<Observed>, RuntimeError> {
         self.question("list")?;
         self.0.list().await

@@ -30,13 +30,15 @@ pub(crate) struct Failure {
     pub(crate) error: OperationError,
     /// Whether the runtime may have created something.
     touched: bool,
+    /// Whether the runtime did not say what became of the creation, which may so come about later.
+    unanswered: bool,
     /// Set if the engine refused a port; with its number if it was named.
     pub(crate) refused: Option<Option<u16>>,
 }
 
 impl Failure {
     fn untouched(error: OperationError) -> Self {
-        Self { error, touched: false, refused: None }
+        Self { error, touched: false, unanswered: false, refused: None }
     }
 }
 
@@ -69,7 +71,8 @@ impl Core {
         }
         let created = created.map_err(|error| {
             let touched = !refuses_all(&error.kind);
-            Failure { touched, ..failure(record, error) }
+            let unanswered = error.kind == ErrorKind::Unreachable;
+            Failure { touched, unanswered, ..failure(record, error) }
         })?;
         record.container = Some(created.id.clone());
         record.warnings.extend(created.warnings);
@@ -88,6 +91,7 @@ impl Core {
         self.check_start(runtime, record, &wanted, observed).await.map_err(|error| Failure {
             error,
             touched: true,
+            unanswered: false,
             refused: None,
         })
     }
@@ -121,9 +125,15 @@ impl Core {
             return Ok(());
         }
         let found = self.look(runtime, record).await?;
+        if found.is_none() && failure.unanswered {
+            let message = "whether it comes to be is not known yet";
+            return Err(runtime_error(record, RuntimeError::new(ErrorKind::Unreachable, message)));
+        }
         let id = found.map(|observed| observed.id).or_else(|| record.container.clone());
-        let Some(id) = id else { return Ok(()) };
-        runtime.remove(&id).await.map_err(|source| runtime_error(record, source))
+        if let Some(id) = id {
+            runtime.remove(&id).await.map_err(|source| runtime_error(record, source))?;
+        }
+        self.withdraw(runtime, record).await
     }
 
     /// Where the ports of a running agent are published, as its listing says it.
@@ -288,7 +298,7 @@ fn failure(record: &AgentRecord, error: RuntimeError) -> Failure {
         },
         _ => runtime_error(record, error),
     };
-    Failure { error, touched: true, refused }
+    Failure { error, touched: true, unanswered: false, refused }
 }
 
 /// The last lines that it wrote; that they cannot be had is no error of its own here.

@@ -71,6 +71,7 @@ impl Core {
                 self.publish(record);
             }
             None => {
+                self.withdraw(&held_by, &record).await?;
                 record.container = None;
                 self.publish(record);
             }
@@ -261,6 +262,7 @@ impl Core {
         grace: Duration,
     ) -> Result<AgentRecord, OperationError> {
         let Some(observed) = self.look(runtime, &record).await? else {
+            self.withdraw(runtime, &record).await?;
             record.container = None;
             record.ended_at = record.ended_at.or(Some(clock::now()));
             record.stage = Stage::Stopping;
@@ -286,6 +288,7 @@ impl Core {
             }
             found => {
                 if found.is_none() {
+                    self.withdraw(runtime, &record).await?;
                     record.container = None;
                 }
                 record.ended_at = Some(clock::now());
@@ -293,6 +296,16 @@ impl Core {
                 Ok(record)
             }
         }
+    }
+
+    /// Has the runtime take back what it reserved for the lease of an agent of which nothing else is there.
+    pub(crate) async fn withdraw(
+        &self,
+        runtime: &Arc<dyn Runtime>,
+        record: &AgentRecord,
+    ) -> Result<(), OperationError> {
+        let Some(lease) = &record.lease else { return Ok(()) };
+        runtime.withdraw(lease.id.as_str()).await.map_err(|source| runtime_error(record, source))
     }
 
     /// What the runtime has of the agent's present lease.

@@ -151,6 +151,10 @@ impl Core {
 
     /// Someone has removed it behind the broker's back.
     async fn enter_gone(&self, mut record: AgentRecord, runtime: &Arc<dyn Runtime>) {
+        if let Err(error) = self.withdraw(runtime, &record).await {
+            tracing::warn!(agent = %record.key, error = %chain(&error), "what belongs to an agent that is gone was not taken back; its lease stays");
+            return;
+        }
         tracing::warn!(agent = %record.key, runtime = runtime.name(), "nothing is left of the agent");
         record.reason = Some(match record.stage {
             Stage::Starting | Stage::Failed => "its start was cut short".to_owned(),
@@ -168,6 +172,10 @@ impl Core {
     async fn remove_leftover(&self, mut record: AgentRecord, runtime: &Arc<dyn Runtime>, id: &str) {
         if let Err(error) = runtime.remove(id).await {
             tracing::warn!(agent = %record.key, id, error = %chain(&error), "a leftover could not be removed; its lease stays");
+            return;
+        }
+        if let Err(error) = self.withdraw(runtime, &record).await {
+            tracing::warn!(agent = %record.key, id, error = %chain(&error), "what belongs to a leftover was not taken back; its lease stays");
             return;
         }
         tracing::info!(agent = %record.key, id, "removed what a start that did not succeed left");

@@ -124,6 +124,15 @@ pub trait Runtime: Send + Sync {
     /// If that could not be confirmed.
     async fn remove(&self, id: &str) -> Result<(), RuntimeError>;
 
+    /// Takes back what was reserved for the lease of that id beside an agent, such as a Service: whoever ends a lease calls it once
+    /// nothing else is there under it. An agent that someone else removed, or that never came to be, may have left it.
+    ///
+    /// # Errors
+    /// If that could not be confirmed.
+    async fn withdraw(&self, _lease: &str) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     /// Everything with the label `berthold.broker`, in whatever state.
     ///
     /// # Errors

@@ -44,8 +44,7 @@ pub(super) async fn take(client: &Client, namespace: &str, spec: &Spec) -> Resul
             taken = create(&claims, &claim).await;
         }
         if let Err(error) = taken {
-            let lease = spec.labels.get(LEASE_LABEL).map(String::as_str);
-            give_back(client, namespace, &spec.name, lease).await?;
+            give_back(client, namespace, spec.labels.get(LEASE_LABEL).map_or("", String::as_str)).await?;
             return Err(match error.kind {
                 ErrorKind::NameTaken => {
                     let message = format!("port {} is claimed by another agent in the cluster", port.host);
@@ -118,18 +117,8 @@ async fn delete(claims: &Api<Lease>, claim: &Lease) -> Result<(), RuntimeError> 
     }
 }
 
-/// Gives back what the pod of that name, or that lease of it, had claimed.
-pub(super) async fn give_back(
-    client: &Client,
-    namespace: &str,
-    pod: &str,
-    lease: Option<&str>,
-) -> Result<(), RuntimeError> {
-    let Some(lease) = lease else {
-        // The cluster removes it with the pod.
-        tracing::debug!(pod, "the claims of a pod that someone else deleted go with it");
-        return Ok(());
-    };
+/// Gives back what was claimed for the lease.
+pub(super) async fn give_back(client: &Client, namespace: &str, lease: &str) -> Result<(), RuntimeError> {
     let claims: Api<Lease> = Api::namespaced(client.clone(), namespace);
     let of_lease = ListParams::default().labels(&format!("{LEASE_LABEL}={lease}"));
     for claim in within(ANSWER, "list the claims", claims.list(&of_lease)).await?.items {

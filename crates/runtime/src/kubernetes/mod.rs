@@ -215,8 +215,9 @@ impl Kubernetes {
     /// Deletes the pod and all that belongs to it, and waits until nothing of it is there.
     async fn delete(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
         let Some(pod) = self.pod(id).await? else {
-            // What is left of one that someone else deleted.
-            return self.withdraw(id, None).await;
+            // What else there is of its lease goes when that ends.
+            self.forwards.withdraw(id);
+            return Ok(());
         };
         let doing = "delete the pod";
         let (pods, name) = (self.pods().await?, pod.metadata.name.as_deref().unwrap_or_default());
@@ -246,19 +247,15 @@ impl Kubernetes {
             sleep(pause).await;
             pause = (pause * 2).min(PACE.1);
         }
-        self.withdraw(&pod::id(&pod), Some(&pod)).await
+        self.unpublish(&pod).await
     }
 
-    /// Ends what publishes the ports of a pod that is gone.
-    async fn withdraw(&self, id: &str, pod: Option<&Pod>) -> Result<(), RuntimeError> {
-        self.forwards.withdraw(id);
-        let (name, _) = pod::name_and_uid(id);
-        let lease = pod.and_then(|pod| pod.metadata.labels.as_ref()?.get(LEASE_LABEL)).map(String::as_str);
-        let (client, namespace) = (self.client().await?, &self.options.namespace);
-        match self.options.expose {
-            Expose::NodePort => services::delete(&client, namespace, name, lease).await,
-            Expose::HostPort => claims::give_back(&client, namespace, name, lease).await,
-            Expose::Forward | Expose::None => Ok(()),
+    /// Ends what publishes the ports of a pod that is gone, or holds none any more.
+    async fn unpublish(&self, pod: &Pod) -> Result<(), RuntimeError> {
+        self.forwards.withdraw(&pod::id(pod));
+        match pod.metadata.labels.as_ref().and_then(|labels| labels.get(LEASE_LABEL)) {
+            Some(lease) => self.unreserve(lease).await,
+            None => Ok(()),
         }
     }
 
@@ -271,6 +268,16 @@ impl Kubernetes {
         match self.options.expose {
             Expose::NodePort => services::create(&client, namespace, spec).await,
             Expose::HostPort => claims::take(&client, namespace, spec).await,
+            Expose::Forward | Expose::None => Ok(()),
+        }
+    }
+
+    /// Takes back what was reserved for the lease.
+    async fn unreserve(&self, lease: &str) -> Result<(), RuntimeError> {
+        let namespace = &self.options.namespace;
+        match self.options.expose {
+            Expose::NodePort => services::delete(&self.client().await?, namespace, lease).await,
+            Expose::HostPort => claims::give_back(&self.client().await?, namespace, lease).await,
             Expose::Forward | Expose::None => Ok(()),
         }
     }
@@ -325,19 +332,11 @@ impl Runtime for Kubernetes {
         let created = match created {
             Ok(created) => created,
             Err(error) => {
-                // A pod that may have been created keeps what is reserved; the caller removes both.
-                if error.kind != ErrorKind::Unreachable {
-                    let (client, namespace) = (self.client().await?, &self.options.namespace);
-                    let lease = spec.labels.get(LEASE_LABEL).map(String::as_str);
-                    match self.options.expose {
-                        Expose::NodePort => {
-                            services::delete(&client, namespace, &spec.name, lease).await?;
-                        }
-                        Expose::HostPort => {
-                            claims::give_back(&client, namespace, &spec.name, lease).await?;
-                        }
-                        Expose::Forward | Expose::None => {}
-                    }
+                // A pod that may have been created keeps what is reserved; the caller sees to both.
+                if error.kind != ErrorKind::Unreachable
+                    && let Some(lease) = spec.labels.get(LEASE_LABEL)
+                {
+                    self.unreserve(lease).await?;
                 }
                 return Err(error);
             }
@@ -379,11 +378,14 @@ impl Runtime for Kubernetes {
     }
 
     async fn inspect(&self, id: &str) -> Result<Option<Observed>, RuntimeError> {
-        let Some(pod) = self.pod(id).await? else { return Ok(None) };
+        let Some(pod) = self.pod(id).await? else {
+            self.forwards.withdraw(id);
+            return Ok(None);
+        };
         let observed = self.observed(&pod);
         if matches!(observed.state, ObservedState::Exited { .. }) {
             // What has ended holds no port, so nothing may hold one for it.
-            self.withdraw(&observed.id, Some(&pod)).await?;
+            self.unpublish(&pod).await?;
         }
         Ok(Some(observed))
     }
@@ -407,6 +409,10 @@ impl Runtime for Kubernetes {
 
     async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
         self.delete(id, Duration::ZERO).await
+    }
+
+    async fn withdraw(&self, lease: &str) -> Result<(), RuntimeError> {
+        self.unreserve(lease).await
     }
 
     async fn list(&self) -> Result<Vec<Observed>, RuntimeError> {

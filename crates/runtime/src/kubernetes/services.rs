@@ -1,16 +1,19 @@
 //! With `expose: node_port`: a Service for each agent, with exactly its ports.
 //!
-//! That a number is unique in the cluster is the API server's doing.
+//! That a number is unique in the cluster is the API server's doing. It is called after the lease: so whoever ends a lease knows the
+//! one that may go, and never meets another's, be it another broker's or a person's.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource};
-use std::net::{IpAddr, Ipv4Addr};
 use tokio::time::{Instant, sleep};
 
-use super::{ANSWER, LEASE_LABEL, PACE, WORK, pod, within};
+use super::{ANSWER, BROKER_LABEL, LEASE_LABEL, PACE, WORK, pod, within};
 use crate::{ErrorKind, Publish, RuntimeError, Spec};
 
 /// Creates the Service for the agent of `spec`.
@@ -19,29 +22,33 @@ use crate::{ErrorKind, Publish, RuntimeError, Spec};
 /// [`ErrorKind::PortRefused`] if a Service has one of the ports; [`ErrorKind::Invalid`] for ports beyond the cluster's range.
 pub(super) async fn create(client: &Client, namespace: &str, spec: &Spec) -> Result<(), RuntimeError> {
     let services: Api<Service> = Api::namespaced(client.clone(), namespace);
-    let doing = format!("create the service `{}`", spec.name);
+    let doing = format!("create the service of `{}`", spec.name);
     let service = service(spec);
     let created = within(ANSWER, &doing, services.create(&PostParams::default(), &service)).await;
     match created {
         Err(error) if error.kind == ErrorKind::NameTaken => {
-            // What an earlier start of this agent left makes way; anything else keeps its place.
-            let found = within(ANSWER, &doing, services.get_opt(&spec.name)).await?;
-            let is_ours = |it: &Service| {
-                let labels = it.metadata.labels.as_ref();
-                ["berthold.broker", "berthold.project", "berthold.name"].iter().all(|name| {
-                    labels.is_some_and(|labels| {
-                        labels.get(*name).is_some_and(|it| spec.labels.get(*name) == Some(it))
-                    })
-                })
-            };
-            if found.as_ref().is_some_and(|found| !is_ours(found)) {
-                return Err(error);
-            }
-            delete(client, namespace, &spec.name, None).await?;
-            within(ANSWER, &doing, services.create(&PostParams::default(), &service)).await.map(drop)
+            // An earlier try of this very start may have made it.
+            let found = within(ANSWER, &doing, services.get_opt(&name(lease_of(&spec.labels)))).await?;
+            let is_ours = found.is_some_and(|found| is_of(&found, lease_of(&spec.labels)));
+            if is_ours { Ok(()) } else { Err(error) }
         }
         created => created.map(drop),
     }
+}
+
+/// The name of the Service of a lease: as such a name must, it begins with a letter.
+fn name(lease: &str) -> String {
+    format!("berthold-{}", lease.to_ascii_lowercase())
+}
+
+fn lease_of(labels: &BTreeMap<String, String>) -> &str {
+    labels.get(LEASE_LABEL).map_or("", String::as_str)
+}
+
+/// Whether it is the one that a broker made for the lease.
+fn is_of(service: &Service, lease: &str) -> bool {
+    let labels = service.metadata.labels.as_ref();
+    labels.is_some_and(|labels| labels.contains_key(BROKER_LABEL) && lease_of(labels) == lease)
 }
 
 fn service(spec: &Spec) -> Service {
@@ -53,16 +60,16 @@ fn service(spec: &Spec) -> Service {
         protocol: Some("TCP".to_owned()),
         ..ServicePort::default()
     };
-    let lease = spec.labels.get(LEASE_LABEL).cloned().unwrap_or_default();
+    let lease = lease_of(&spec.labels);
     Service {
         metadata: ObjectMeta {
-            name: Some(spec.name.clone()),
+            name: Some(name(lease)),
             labels: Some(pod::labels(&spec.labels)),
             ..ObjectMeta::default()
         },
         spec: Some(ServiceSpec {
             type_: Some("NodePort".to_owned()),
-            selector: Some([(LEASE_LABEL.to_owned(), lease)].into()),
+            selector: Some([(LEASE_LABEL.to_owned(), lease.to_owned())].into()),
             ports: Some(spec.publish.iter().map(port).collect()),
             ..ServiceSpec::default()
         }),
@@ -73,11 +80,11 @@ fn service(spec: &Spec) -> Service {
 /// Has the Service go with its pod, also if someone else deletes that.
 pub(super) async fn own(client: &Client, namespace: &str, owner: &Pod) {
     let services: Api<Service> = Api::namespaced(client.clone(), namespace);
-    let name = owner.metadata.name.as_deref().unwrap_or_default();
+    let name = name(owner.metadata.labels.as_ref().map_or("", lease_of));
     let patch =
         Patch::Merge(serde_json::json!({ "metadata": { "ownerReferences": [owner_reference(owner)] } }));
     let parameters = PatchParams::default();
-    let patched = services.patch(name, &parameters, &patch);
+    let patched = services.patch(&name, &parameters, &patch);
     if let Err(error) = within(ANSWER, "tie the service to its pod", patched).await {
         // Only a comfort: whoever deletes the pod by hand has to delete the service too.
         tracing::warn!(%error, "the service stays if someone else deletes the pod");
@@ -95,28 +102,22 @@ pub(super) fn owner_reference(pod: &Pod) -> OwnerReference {
     }
 }
 
-/// Deletes the Service of that name, if it is of that lease, and waits until its ports are free.
-pub(super) async fn delete(
-    client: &Client,
-    namespace: &str,
-    name: &str,
-    lease: Option<&str>,
-) -> Result<(), RuntimeError> {
+/// Deletes the Service of the lease, if it is there, and waits until its ports are free.
+pub(super) async fn delete(client: &Client, namespace: &str, lease: &str) -> Result<(), RuntimeError> {
     let services: Api<Service> = Api::namespaced(client.clone(), namespace);
+    let name = name(lease);
     let doing = "delete the service";
     let deadline = Instant::now() + WORK;
     let mut asked = false;
     loop {
-        let Some(found) = within(ANSWER, doing, services.get_opt(name)).await? else { return Ok(()) };
-        let of =
-            found.metadata.labels.as_ref().and_then(|labels| labels.get(LEASE_LABEL)).map(String::as_str);
-        if of.is_none() || lease.is_some_and(|lease| of != Some(lease)) {
+        let Some(found) = within(ANSWER, doing, services.get_opt(&name)).await? else { return Ok(()) };
+        if !is_of(&found, lease) {
             return Ok(());
         }
         if !std::mem::replace(&mut asked, true) {
             let uid = Preconditions { uid: found.metadata.uid.clone(), resource_version: None };
             let parameters = DeleteParams { preconditions: Some(uid), ..DeleteParams::default() };
-            match within(ANSWER, doing, services.delete(name, &parameters)).await {
+            match within(ANSWER, doing, services.delete(&name, &parameters)).await {
                 Err(error) if error.kind != ErrorKind::NotFound => return Err(error),
                 _ => continue,
             }
@@ -132,4 +133,32 @@ pub(super) async fn delete(
 /// The ports as nodes have them: on all of their addresses.
 pub(super) fn published(ports: &[Publish]) -> Vec<Publish> {
     ports.iter().map(|port| Publish { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ..*port }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(labels: &[(&str, &str)]) -> Service {
+        let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Service {
+            metadata: ObjectMeta { labels: Some(labels), ..ObjectMeta::default() },
+            ..Service::default()
+        }
+    }
+
+    #[test]
+    fn the_name_is_one_that_a_service_may_have() {
+        let name = name("01KB2V5Q1D5M3T9Z8X7W6V5U4T");
+        assert!(name.starts_with(|c: char| c.is_ascii_lowercase()) && name.len() <= 63);
+        assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{name}");
+    }
+
+    #[test]
+    fn only_a_broker_s_of_that_very_lease_is_taken_for_it() {
+        assert!(is_of(&of(&[("berthold.broker", "b"), ("berthold.lease", "l")]), "l"));
+        assert!(!is_of(&of(&[("berthold.broker", "b"), ("berthold.lease", "other")]), "l"));
+        assert!(!is_of(&of(&[("berthold.lease", "l")]), "l"));
+        assert!(!is_of(&of(&[]), ""));
+    }
 }
