@@ -57,10 +57,11 @@ pub(super) fn broken_off(doing: &str, error: &io::Error) -> RuntimeError {
     unreachable(doing, &error.to_string())
 }
 
-/// The first number of the sentence that can be a port, as in `spec.ports[0].nodePort: Invalid value: 30080: …`.
+/// The port that the sentence is about, as in `Service "dev-30000" is invalid: spec.ports[0].nodePort: Invalid value: 30080: …`.
 fn port_in(sentence: &str) -> Option<u16> {
-    let mut numbers = sentence.split(|c: char| !c.is_ascii_digit()).filter_map(|text| text.parse().ok());
-    numbers.find(|number| *number >= 1024)
+    let (_, behind) = sentence.split_once("Invalid value: ")?;
+    let digits = behind.find(|c: char| !c.is_ascii_digit()).unwrap_or(behind.len());
+    behind[..digits].parse().ok()
 }
 
 /// The error with its causes, each once: many repeat what the one below says.
@@ -88,7 +89,7 @@ mod tests {
 
     #[test]
     fn refusals_as_an_api_server_words_them() {
-        let taken = r#"Service "dev" is invalid: spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated"#;
+        let taken = r#"Service "dev-30000" is invalid: spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated"#;
         assert_eq!(kind(422, "Invalid", taken), ErrorKind::PortRefused { port: Some(30080) });
         let range = r#"Service "dev" is invalid: spec.ports[0].nodePort: Invalid value: 8000: provided port is not in the valid range. The range of valid ports is 30000-32767"#;
         assert_eq!(kind(422, "Invalid", range), ErrorKind::Invalid);
