@@ -8,12 +8,15 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
 use tokio_util::codec::{Decoder, FramedRead};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -30,6 +33,10 @@ const HEADER: usize = 8;
 const CHUNK: usize = 128 * 1024;
 /// The longest frame that is sent: its length has 24 bits.
 const LONGEST: usize = 1 << 20;
+/// How often the other side is asked whether it is still there: a network that has gone away says nothing.
+const PINGS: Duration = Duration::from_secs(15);
+/// How many pings may stay without an answer.
+const UNANSWERED: u32 = 3;
 /// Pieces that wait for the reader of a stream.
 const PIECES: usize = 16;
 
@@ -39,10 +46,13 @@ pub(super) struct Connection<T> {
     next: u32,
     opened_one: bool,
     _reading: AbortOnDropHandle<()>,
+    _pinging: AbortOnDropHandle<()>,
 }
 
 struct Shared<T> {
     writer: tokio::sync::Mutex<WriteHalf<T>>,
+    /// The pings since anything came.
+    pings: AtomicU32,
     streams: Mutex<HashMap<u32, Incoming>>,
 }
 
@@ -64,10 +74,19 @@ pub(super) type Reading = mpsc::Receiver<io::Result<Bytes>>;
 impl<T: AsyncRead + AsyncWrite + Send + 'static> Connection<T> {
     /// Speaks SPDY on `io`, as the side that opens the streams.
     pub(super) fn new(io: T) -> Self {
+        Self::with_pings(io, PINGS)
+    }
+
+    fn with_pings(io: T, pace: Duration) -> Self {
         let (reader, writer) = tokio::io::split(io);
-        let shared = Arc::new(Shared { writer: tokio::sync::Mutex::new(writer), streams: Mutex::default() });
-        let reading = AbortOnDropHandle::new(tokio::spawn(read(reader, Arc::clone(&shared))));
-        Self { shared, next: 1, opened_one: false, _reading: reading }
+        let shared = Arc::new(Shared {
+            writer: tokio::sync::Mutex::new(writer),
+            pings: AtomicU32::new(0),
+            streams: Mutex::default(),
+        });
+        let reading = AbortOnDropHandle::new(tokio::spawn(read(reader, Arc::clone(&shared), pace)));
+        let pinging = AbortOnDropHandle::new(tokio::spawn(ping(Arc::clone(&shared), pace)));
+        Self { shared, next: 1, opened_one: false, _reading: reading, _pinging: pinging }
     }
 
     /// Opens a stream with these headers, whose names are in small letters. Returns once the other side has it.
@@ -131,11 +150,38 @@ impl<T> Shared<T> {
     }
 }
 
+/// Asks again and again whether the other side is there, until nothing can be written any more.
+async fn ping<T: AsyncRead + AsyncWrite>(shared: Arc<Shared<T>>, pace: Duration) {
+    for number in 0_u32.. {
+        sleep(pace).await;
+        let id = number.wrapping_mul(2).wrapping_add(1);
+        let mut frame = Vec::with_capacity(HEADER + 4);
+        frame.put_u32(CONTROL_BIT | VERSION | PING);
+        frame.put_u32(flags_and_length(0, 4));
+        frame.put_u32(id);
+        let mut writer = shared.writer.lock().await;
+        if writer.write_all(&frame).await.is_err() || writer.flush().await.is_err() {
+            return;
+        }
+        drop(writer);
+        shared.pings.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Distributes what comes until the connection ends, and then cuts off the streams that had not come to their end.
-async fn read<T: AsyncRead + AsyncWrite>(reader: ReadHalf<T>, shared: Arc<Shared<T>>) {
+async fn read<T: AsyncRead + AsyncWrite>(reader: ReadHalf<T>, shared: Arc<Shared<T>>, pace: Duration) {
     let mut frames = FramedRead::with_capacity(reader, Frames, CHUNK);
     let error = loop {
-        match frames.next().await {
+        // What waits to be read is an answer too: so whoever reads slowly here is not taken for the other side's silence.
+        let frame = match timeout(pace, frames.next()).await {
+            Ok(frame) => frame,
+            Err(_elapsed) if shared.pings.load(Ordering::Relaxed) > UNANSWERED => {
+                break io::ErrorKind::TimedOut.into();
+            }
+            Err(_elapsed) => continue,
+        };
+        shared.pings.store(0, Ordering::Relaxed);
+        match frame {
             Some(Ok(Frame::Data { id, fin, data })) => {
                 let to = shared.streams().get(&id).map(|incoming| incoming.data.clone());
                 if let Some(to) = to
@@ -225,7 +271,7 @@ impl Decoder for Frames {
         Ok(Some(match word & 0xffff {
             SYN_REPLY => Frame::Reply { id, fin },
             RST_STREAM => Frame::Reset { id },
-            // Odd ones would be answers to our own, and we send none.
+            // Odd ones are answers to our own.
             PING if id % 2 == 0 => Frame::Ping(whole),
             GOAWAY => Frame::GoAway,
             _ => Frame::Other,
@@ -303,8 +349,14 @@ mod tests {
 
     /// A connection with one stream open, and the other side of it.
     async fn opened() -> (Connection<DuplexStream>, Outgoing<DuplexStream>, Reading, DuplexStream) {
+        opened_with_pings(PINGS).await
+    }
+
+    async fn opened_with_pings(
+        pace: Duration,
+    ) -> (Connection<DuplexStream>, Outgoing<DuplexStream>, Reading, DuplexStream) {
         let (ours, mut theirs) = duplex(64 * 1024);
-        let mut connection = Connection::new(ours);
+        let mut connection = Connection::with_pings(ours, pace);
         let answer = async {
             let mut frame = vec![0; syn_stream(1, &[("port", "80")], true).len()];
             theirs.read_exact(&mut frame).await.unwrap();
@@ -403,6 +455,21 @@ mod tests {
         let mut back = vec![0; ping.len()];
         theirs.read_exact(&mut back).await.unwrap();
         assert_eq!(back, ping);
+    }
+
+    #[tokio::test]
+    async fn a_side_that_is_silent_is_gone_and_one_that_answers_is_not() {
+        let (_connection, _outgoing, mut reading, mut theirs) =
+            opened_with_pings(Duration::from_millis(100)).await;
+        let mut ping = [0; HEADER + 4];
+        for _ in 0..8 {
+            theirs.read_exact(&mut ping).await.unwrap();
+            assert_eq!(u32::from_be_bytes(ping[8..].try_into().unwrap()) % 2, 1, "{ping:?}");
+            theirs.write_all(&ping).await.unwrap();
+        }
+        theirs.write_all(&data(1, 0, b"here")).await.unwrap();
+        assert_eq!(reading.recv().await.unwrap().unwrap(), "here");
+        assert_eq!(reading.recv().await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
