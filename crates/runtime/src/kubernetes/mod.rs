@@ -176,13 +176,23 @@ impl Kubernetes {
     /// Waits until the pod runs or has ended.
     async fn await_start(&self, id: &str) -> Result<Pod, RuntimeError> {
         let deadline = Instant::now() + self.options.start_timeout;
-        let mut pause = PACE.0;
+        let (mut pause, mut were_taken) = (PACE.0, false);
         loop {
             let pod = self.existing(id).await?;
             if self.observed(&pod).state != ObservedState::Created {
                 return Ok(pod);
             }
             match pod::obstacle(&pod) {
+                // Seen once, they may be those of a pod that is just going.
+                Obstacle::PortsTaken(reason) if were_taken => {
+                    let port = self.held_by_others(&pod).await;
+                    return Err(RuntimeError::new(ErrorKind::PortRefused { port }, reason));
+                }
+                Obstacle::PortsTaken(_) => {
+                    were_taken = true;
+                    sleep(pause).await;
+                    continue;
+                }
                 Obstacle::Hopeless(kind, reason) => {
                     return Err(RuntimeError::new(
                         kind,
@@ -197,9 +207,18 @@ impl Kubernetes {
                 }
                 Obstacle::Waiting(_) => {}
             }
+            were_taken = false;
             sleep(pause).await;
             pause = (pause * 2).min(PACE.1);
         }
+    }
+
+    /// The first port of the pod that something else in the cluster holds, if that can be told.
+    async fn held_by_others(&self, pod: &Pod) -> Option<u16> {
+        let lease = pod.metadata.labels.as_ref()?.get(LEASE_LABEL);
+        let held = self.held_ports(false).await.ok()?;
+        let is_held = |port: &u16| held.iter().any(|it| it.port == *port && it.lease.as_ref() != lease);
+        pod::publish(pod).iter().map(|port| port.host).find(is_held)
     }
 
     /// Publishes the ports of a pod that runs, as it was created to have them.

@@ -251,6 +251,8 @@ fn moment(time: &Time) -> Option<Timestamp> {
 pub(super) enum Obstacle {
     /// It is on its way; with what it waits for, if that is known.
     Waiting(String),
+    /// No node has its ports free; this is what the scheduler says.
+    PortsTaken(String),
     /// It cannot run, for this reason.
     Hopeless(ErrorKind, String),
 }
@@ -279,6 +281,9 @@ pub(super) fn obstacle(pod: &Pod) -> Obstacle {
         .filter(|condition| condition.type_ == "PodScheduled" && condition.status == "False")
         .find_map(|condition| condition.message.clone());
     match unscheduled {
+        Some(message) if message.contains("free ports for the requested pod ports") => {
+            Obstacle::PortsTaken(format!("no node takes it: {message}"))
+        }
         Some(message) => Obstacle::Waiting(format!("no node takes it: {message}")),
         None => Obstacle::Waiting("it is being created".to_owned()),
     }
@@ -424,6 +429,24 @@ mod tests {
         );
     }
 
+    /// What a cluster puts beside the agent, such as a proxy of its mesh, may stand first.
+    #[test]
+    fn the_agent_s_container_is_known_by_its_name() {
+        let (mut pod, spec) = (pod(&spec(), Expose::Forward).unwrap(), spec());
+        let beside = json!({ "name": "a-proxy", "image": "proxy:1", "stdin": true, "tty": true });
+        pod.spec.as_mut().unwrap().containers.insert(0, serde_json::from_value(beside).unwrap());
+        assert_eq!(observed(&pod, Vec::new()).image, spec.image);
+        assert_eq!(console(&pod), Console::default());
+        let statuses = json!({ "phase": "Running", "containerStatuses": [
+            { "name": "a-proxy", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": { "running": {} } },
+            { "name": "agent", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": { "terminated": { "exitCode": 3 } } },
+        ] });
+        pod.status = serde_json::from_value(statuses).unwrap();
+        let state = observed(&pod, Vec::new()).state;
+        assert!(matches!(state, ObservedState::Exited { code: Some(3), .. }), "{state:?}");
+    }
+
     #[test]
     fn obstacles() {
         let of = |status: serde_json::Value| obstacle(&with_status(&status));
@@ -438,12 +461,17 @@ mod tests {
             waiting("ImagePullBackOff"),
             Obstacle::Hopeless(ErrorKind::Image, "ImagePullBackOff: m".to_owned())
         );
-        let unschedulable = json!({ "conditions": [{ "type": "PodScheduled", "status": "False",
-            "reason": "Unschedulable", "message": "0/1 nodes are available" }] });
+        let unschedulable = |message: &str| {
+            of(json!({ "conditions": [{ "type": "PodScheduled", "status": "False",
+            "reason": "Unschedulable", "message": message }] }))
+        };
         assert_eq!(
-            of(unschedulable),
+            unschedulable("0/1 nodes are available"),
             Obstacle::Waiting("no node takes it: 0/1 nodes are available".to_owned())
         );
+        let message =
+            "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.";
+        assert_eq!(unschedulable(message), Obstacle::PortsTaken(format!("no node takes it: {message}")));
     }
 
     #[test]
