@@ -7,7 +7,7 @@ use std::time::Duration;
 use pool::{AgentKey, Port};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::core::Core;
 use crate::model::{AgentRecord, Stage};
@@ -32,15 +32,14 @@ impl Core {
             record.warnings.push("there is nothing to wait for: it has no ports".to_owned());
             return record;
         };
-        let Some(address) = reached_at(&record) else {
+        if reached_at(&record).is_none() {
             record.warnings.push("there is nothing to wait for: none of its ports is published".to_owned());
             return record;
-        };
-        let address = SocketAddr::new(address, port.get());
+        }
         self.tell_progress(&record.key, &format!("waiting for something to answer on port {port}"));
         let deadline = Instant::now() + limit;
         loop {
-            if answers(address).await {
+            if timeout_at(deadline, self.answers(&record, port)).await.unwrap_or(false) {
                 return record;
             }
             if let Some(ended) = self.ended_meanwhile(&record.key, &record) {
@@ -55,6 +54,22 @@ impl Core {
                 () = self.shutdown.cancelled() => return record,
             }
         }
+    }
+
+    /// Whether something of the agent answers on `port`.
+    pub(crate) async fn answers(&self, record: &AgentRecord, port: Port) -> bool {
+        let Some(address) = reached_at(record) else { return false };
+        if let (Ok(runtime), Some(id)) = (self.runtimes.get(&record.runtime), &record.container) {
+            match runtime.accepts(id, port.get()).await {
+                Ok(Some(accepts)) => return accepts,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(agent = %record.key, %error, "whether it answers is not known");
+                    return false;
+                }
+            }
+        }
+        answers(SocketAddr::new(address, port.get())).await
     }
 
     fn ended_meanwhile(&self, key: &AgentKey, record: &AgentRecord) -> Option<AgentRecord> {
@@ -87,7 +102,7 @@ pub(crate) fn reached_at(record: &AgentRecord) -> Option<IpAddr> {
 }
 
 /// Whether something accepts a connection there and does not hang up at once.
-pub(crate) async fn answers(address: SocketAddr) -> bool {
+async fn answers(address: SocketAddr) -> bool {
     let Ok(Ok(mut stream)) = timeout(CONNECT, TcpStream::connect(address)).await else { return false };
     let mut first = [0; 1];
     match timeout(STAYS_OPEN, stream.read(&mut first)).await {

@@ -211,6 +211,10 @@ impl Runtime for Faulty {
         self.0.resume(id).await
     }
 
+    async fn accepts(&self, id: &str, port: u16) -> Result<Option<bool>, RuntimeError> {
+        self.0.accepts(id, port).await
+    }
+
     async fn held_ports(&self, only_here: bool) -> Result<Vec<HeldPort>, RuntimeError> {
         self.0.held_ports(only_here).await
     }

@@ -62,8 +62,10 @@ impl Core {
             match runtime.wait_for_end(id, limit).await {
                 Ok(Some(Observed { state: ObservedState::Running { .. }, .. })) => {
                     pause = BACKOFF.0;
-                    // An engine that answers at once without having waited is not asked without a pause.
+                    // An engine that answers at once without having waited is not asked without a pause; it may do so because
+                    // what this process has to do for the agent is not done any more.
                     if asked.elapsed() < BACKOFF.0 {
+                        (is_published, was_missing) = (false, true);
                         sleep(BACKOFF.0).await;
                     }
                 }

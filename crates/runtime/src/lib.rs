@@ -82,6 +82,15 @@ pub trait Runtime: Send + Sync {
         Ok(())
     }
 
+    /// Whether something in a running agent accepts connections on `port`, where a connection to the published port cannot tell:
+    /// where it is this process that accepts those. Else none.
+    ///
+    /// # Errors
+    /// If the runtime could not be asked.
+    async fn accepts(&self, _id: &str, _port: u16) -> Result<Option<bool>, RuntimeError> {
+        Ok(None)
+    }
+
     /// Ports that something on this runtime holds and that no socket of this host need show; with `only_here`, those of this
     /// host alone are of interest, and where there can be none the answer need not be new.
     ///

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use super::agents::key;
 use super::problem::Refusal;
-use crate::answer::{answers, reached_at};
+use crate::answer::reached_at;
 use crate::core::Core;
 
 /// How long a server may take for the beginning of its page, and how much of that is looked at.
@@ -35,13 +35,13 @@ pub(super) async fn behind(
 ) -> Result<Json<BehindDocument>, Refusal> {
     let key = key(path)?;
     let record = core.agent(&key).ok_or_else(|| core.unknown(&key))?;
-    let address = reached_at(&record);
+    let (address, core, record) = (reached_at(&record), &core, &record);
     let looked = environment::labelled(record.ports()).map(|(label, port)| async move {
         let nothing = Behind { label: label.to_string(), port: port.get(), ..Behind::default() };
         let Some(address) = address.map(|address| SocketAddr::new(address, port.get())) else {
             return nothing;
         };
-        if !answers(address).await {
+        if !timeout(PATIENCE, core.answers(record, port)).await.unwrap_or(false) {
             return nothing;
         }
         let page = timeout(PATIENCE, page(address)).await.ok().flatten().unwrap_or_default();

@@ -14,19 +14,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::Client;
+use rustix::net::sockopt::set_socket_linger;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::session;
-use super::spdy::Reading;
+use super::session::{self, Io};
+use super::spdy::{Connection, Outgoing, Reading};
 use crate::{ErrorKind, Publish, RuntimeError};
 
 /// The protocol of the streams.
 const PROTOCOL: &str = "portforward.k8s.io";
 /// What is read from a connection at once.
 const CHUNK: usize = 64 * 1024;
+/// How long a pod has to refuse a connection, before it counts as accepted.
+const REFUSAL: Duration = Duration::from_secs(3);
 /// How long accepting pauses when the process has no more files to open.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
@@ -36,7 +41,19 @@ pub(super) struct Forwards(Mutex<HashMap<String, Forward>>);
 
 struct Forward {
     ports: Vec<Publish>,
-    _listening: Vec<AbortOnDropHandle<()>>,
+    ending: CancellationToken,
+    listening: Vec<AbortOnDropHandle<()>>,
+}
+
+impl Forward {
+    /// Ends listening and the connections. Returns once all is closed, so that someone else can have the ports.
+    async fn end(self) {
+        self.ending.cancel();
+        for listening in self.listening {
+            // It can only fail by a panic, which is told elsewhere.
+            drop(listening.await);
+        }
+    }
 }
 
 impl Forwards {
@@ -48,22 +65,30 @@ impl Forwards {
         if self.of(id) == ports {
             return Ok(());
         }
-        let way = Arc::new(way);
-        let mut listening = Vec::new();
+        let mut listeners = Vec::new();
         for port in ports {
             let address = SocketAddr::new(port.address, port.host);
-            let listener = TcpListener::bind(address).await.map_err(|error| refused(address, &error))?;
-            let passing = accept(listener, Arc::clone(&way), port.container);
-            listening.push(AbortOnDropHandle::new(tokio::spawn(passing)));
+            listeners.push(TcpListener::bind(address).await.map_err(|error| refused(address, &error))?);
         }
-        self.all().insert(id.to_owned(), Forward { ports: ports.to_vec(), _listening: listening });
+        let (way, ending) = (Arc::new(way), CancellationToken::new());
+        let listening = listeners.into_iter().zip(ports).map(|(listener, port)| {
+            let passing = accept(listener, Arc::clone(&way), port.container, ending.clone());
+            AbortOnDropHandle::new(tokio::spawn(passing))
+        });
+        let forward = Forward { ports: ports.to_vec(), listening: listening.collect(), ending };
+        let before = self.all().insert(id.to_owned(), forward);
+        if let Some(before) = before {
+            before.end().await;
+        }
         Ok(())
     }
 
-    /// Ends listening for the pod, and the connections to it.
-    pub(super) fn withdraw(&self, id: &str) {
-        // Dropped after the lock.
-        let _forward = self.all().remove(id);
+    /// Ends listening for the pod, and the connections to it. Returns once its ports are free.
+    pub(super) async fn withdraw(&self, id: &str) {
+        let forward = self.all().remove(id);
+        if let Some(forward) = forward {
+            forward.end().await;
+        }
     }
 
     /// The ports of the pod that are published now.
@@ -71,10 +96,9 @@ impl Forwards {
         self.all().get(id).map(|forward| forward.ports.clone()).unwrap_or_default()
     }
 
-    /// Withdraws the pods whose ids are not among these.
-    pub(super) fn keep(&self, is_there: impl Fn(&str) -> bool) {
-        let gone: Vec<String> = self.all().keys().filter(|id| !is_there(id)).cloned().collect();
-        gone.iter().for_each(|id| self.withdraw(id));
+    /// The ids of the pods whose ports are published now.
+    pub(super) fn ids(&self) -> Vec<String> {
+        self.all().keys().cloned().collect()
     }
 
     fn all(&self) -> std::sync::MutexGuard<'_, HashMap<String, Forward>> {
@@ -103,14 +127,18 @@ pub(super) struct Way {
     pub(super) path: String,
 }
 
-/// Passes on what connects, until it is dropped.
-async fn accept(listener: TcpListener, way: Arc<Way>, port: u16) {
+/// Passes on what connects, until that is to end.
+async fn accept(listener: TcpListener, way: Arc<Way>, port: u16, ending: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((connection, _)) => {
                     let way = Arc::clone(&way);
+                    // Whatever cuts it off, be it the end of this process, resets it: no one must take what came for all.
+                    if let Err(error) = set_socket_linger(&connection, Some(Duration::ZERO)) {
+                        tracing::debug!(port, %error, "a connection that is cut off will not be told from one that ended");
+                    }
                     connections.spawn(async move {
                         if let Err(error) = pass(connection, &way, port).await {
                             tracing::debug!(port, %error, "a forwarded connection broke off");
@@ -121,22 +149,67 @@ async fn accept(listener: TcpListener, way: Arc<Way>, port: u16) {
                 Err(_) => tokio::time::sleep(EXHAUSTED).await,
             },
             Some(_) = connections.join_next() => {}
+            () = ending.cancelled() => break,
         }
     }
+    drop(listener);
+    connections.shutdown().await;
 }
 
 /// Passes one connection on, each direction until it ends.
-async fn pass(connection: TcpStream, way: &Way, port: u16) -> io::Result<()> {
+async fn pass(mut connection: TcpStream, way: &Way, port: u16) -> io::Result<()> {
     // Whoever talks in small pieces waits for answers to them.
     connection.set_nodelay(true)?;
-    let opened = session::open(&way.client, "reach the pod", &way.path, &[PROTOCOL]).await;
-    let mut session = opened.map_err(io::Error::other)?;
-    let port = port.to_string();
-    let headers = |kind| [("streamtype", kind), ("port", port.as_str()), ("requestid", "0")];
-    let (complaints, mut complaint) = session.open(&headers("error")).await?;
-    complaints.finish().await?;
-    let (outgoing, mut incoming) = session.open(&headers("data")).await?;
-    let (mut from, mut to) = connection.into_split();
+    relay(&mut connection, way, port).await
+}
+
+/// Whether something in the pod accepts a connection to `port`. The other side says nothing of a connection that it could make;
+/// but it is ended at once, and at its end there is a complaint or none.
+pub(super) async fn accepts(way: &Way, port: u16) -> io::Result<bool> {
+    let Passage { mut complaint, outgoing, mut incoming, _session } = Passage::open(way, port).await?;
+    outgoing.finish().await?;
+    let without_complaint = async {
+        match complaint.recv().await {
+            Some(Ok(_)) => Ok(false),
+            // Some nodes cut the stream off at its end.
+            Some(Err(error)) if error.kind() != io::ErrorKind::ConnectionReset => Err(error),
+            Some(Err(_)) | None => Ok(true),
+        }
+    };
+    let told = timeout(REFUSAL, async {
+        tokio::select! {
+            biased;
+            told = without_complaint => told,
+            Some(Ok(_)) = incoming.recv() => Ok(true),
+        }
+    });
+    told.await.unwrap_or(Ok(true))
+}
+
+/// A connection into a pod.
+struct Passage {
+    complaint: Reading,
+    outgoing: Outgoing<Io>,
+    incoming: Reading,
+    _session: Connection<Io>,
+}
+
+impl Passage {
+    async fn open(way: &Way, port: u16) -> io::Result<Self> {
+        let opened = session::open(&way.client, "reach the pod", &way.path, &[PROTOCOL]).await;
+        let mut session = opened.map_err(io::Error::other)?;
+        let port = port.to_string();
+        let headers = |kind| [("streamtype", kind), ("port", port.as_str()), ("requestid", "0")];
+        let (complaints, complaint) = session.open(&headers("error")).await?;
+        complaints.finish().await?;
+        let (outgoing, incoming) = session.open(&headers("data")).await?;
+        Ok(Self { complaint, outgoing, incoming, _session: session })
+    }
+}
+
+async fn relay(connection: &mut TcpStream, way: &Way, port: u16) -> io::Result<()> {
+    let Passage { mut complaint, outgoing, mut incoming, _session } = Passage::open(way, port).await?;
+    let (mut from, mut to) = connection.split();
     let up = async {
         let mut buffer = vec![0; CHUNK];
         loop {
@@ -150,7 +223,9 @@ async fn pass(connection: TcpStream, way: &Way, port: u16) -> io::Result<()> {
         while let Some(piece) = incoming.recv().await {
             to.write_all(&piece?).await?;
         }
-        to.shutdown().await
+        to.shutdown().await?;
+        // That was all, however the other direction ends.
+        set_socket_linger(to.as_ref(), None).map_err(io::Error::from)
     };
     tokio::select! {
         ended = async { tokio::try_join!(up, down) } => ended.map(drop),
@@ -166,4 +241,48 @@ async fn told(complaint: &mut Reading) -> Option<String> {
         told.extend_from_slice(&piece);
     }
     Some(String::from_utf8_lossy(&told).trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use kube::Config;
+
+    use super::*;
+
+    /// A way that leads nowhere.
+    fn nowhere() -> Way {
+        let config = Config::new("http://127.0.0.1:9".parse().unwrap());
+        Way { client: Client::try_from(config).unwrap(), path: "/".to_owned() }
+    }
+
+    async fn free_port() -> Publish {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        Publish { address: Ipv4Addr::LOCALHOST.into(), host: port, container: port }
+    }
+
+    #[tokio::test]
+    async fn what_is_withdrawn_is_free_at_once_and_its_connections_are_reset() {
+        let (forwards, port) = (Forwards::default(), free_port().await);
+        for _ in 0..20 {
+            forwards.publish("web@1", &[port], nowhere()).await.unwrap();
+            let mut client = TcpStream::connect((port.address, port.host)).await.unwrap();
+            forwards.withdraw("web@1").await;
+            let listener = std::net::TcpListener::bind((port.address, port.host));
+            assert!(listener.is_ok(), "{listener:?}");
+            assert_eq!(client.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        }
+    }
+
+    #[tokio::test]
+    async fn all_ports_are_published_or_none() {
+        let (forwards, first, second) = (Forwards::default(), free_port().await, free_port().await);
+        let _held = TcpListener::bind((second.address, second.host)).await.unwrap();
+        let refused = forwards.publish("web@1", &[first, second], nowhere()).await.unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::PortRefused { port: Some(second.host) });
+        assert!(std::net::TcpListener::bind((first.address, first.host)).is_ok());
+        assert_eq!((forwards.of("web@1"), forwards.ids()), (vec![], Vec::<String>::new()));
+    }
 }

@@ -169,6 +169,20 @@ impl Kubernetes {
         pod::observed(pod, published)
     }
 
+    /// What is there under this id or name. What does not run any more is not published any more either.
+    async fn look(&self, id: &str) -> Result<Option<(Pod, Observed)>, RuntimeError> {
+        let Some(pod) = self.pod(id).await? else {
+            self.forwards.withdraw(id).await;
+            return Ok(None);
+        };
+        let observed = self.observed(&pod);
+        if matches!(observed.state, ObservedState::Exited { .. }) {
+            // What has ended holds no port, so nothing may hold one for it.
+            self.unpublish(&pod).await?;
+        }
+        Ok(Some((pod, observed)))
+    }
+
     fn path(&self, pod: &str, subresource: &str) -> String {
         format!("/api/v1/namespaces/{}/pods/{pod}/{subresource}", self.options.namespace)
     }
@@ -226,16 +240,24 @@ impl Kubernetes {
         if self.options.expose != Expose::Forward {
             return Ok(());
         }
-        let (ports, name) = (pod::publish(pod), pod.metadata.name.as_deref().unwrap_or_default());
-        let way = Way { client: self.client().await?, path: self.path(name, "portforward") };
-        self.forwards.publish(&pod::id(pod), &ports, way).await
+        let way = self.way(pod.metadata.name.as_deref().unwrap_or_default()).await?;
+        self.forwards.publish(&pod::id(pod), &pod::publish(pod), way).await
+    }
+
+    async fn way(&self, pod: &str) -> Result<Way, RuntimeError> {
+        Ok(Way { client: self.client().await?, path: self.path(pod, "portforward") })
+    }
+
+    /// Whether this process has yet to publish, or has to publish again, what the pod was created to have published.
+    fn lacks_forward(&self, pod: &Pod) -> bool {
+        self.options.expose == Expose::Forward && self.forwards.of(&pod::id(pod)) != pod::publish(pod)
     }
 
     /// Deletes the pod and all that belongs to it, and waits until nothing of it is there.
     async fn delete(&self, id: &str, grace: Duration) -> Result<(), RuntimeError> {
         let Some(pod) = self.pod(id).await? else {
             // What else there is of its lease goes when that ends.
-            self.forwards.withdraw(id);
+            self.forwards.withdraw(id).await;
             return Ok(());
         };
         let doing = "delete the pod";
@@ -271,7 +293,7 @@ impl Kubernetes {
 
     /// Ends what publishes the ports of a pod that is gone, or holds none any more.
     async fn unpublish(&self, pod: &Pod) -> Result<(), RuntimeError> {
-        self.forwards.withdraw(&pod::id(pod));
+        self.forwards.withdraw(&pod::id(pod)).await;
         match pod.metadata.labels.as_ref().and_then(|labels| labels.get(LEASE_LABEL)) {
             Some(lease) => self.unreserve(lease).await,
             None => Ok(()),
@@ -396,27 +418,27 @@ impl Runtime for Kubernetes {
         self.held.ports(&connected.client, only_here, connected.is_near).await
     }
 
-    async fn inspect(&self, id: &str) -> Result<Option<Observed>, RuntimeError> {
-        let Some(pod) = self.pod(id).await? else {
-            self.forwards.withdraw(id);
+    async fn accepts(&self, id: &str, port: u16) -> Result<Option<bool>, RuntimeError> {
+        if !self.forwards.of(id).iter().any(|it| it.host == port) {
             return Ok(None);
-        };
-        let observed = self.observed(&pod);
-        if matches!(observed.state, ObservedState::Exited { .. }) {
-            // What has ended holds no port, so nothing may hold one for it.
-            self.unpublish(&pod).await?;
         }
-        Ok(Some(observed))
+        let way = self.way(pod::name_and_uid(id).0).await?;
+        let accepts = forward::accepts(&way, port).await;
+        accepts.map(Some).map_err(|error| refusal::broken_off("reach the pod", &error))
+    }
+
+    async fn inspect(&self, id: &str) -> Result<Option<Observed>, RuntimeError> {
+        Ok(self.look(id).await?.map(|(_, observed)| observed))
     }
 
     async fn wait_for_end(&self, id: &str, limit: Duration) -> Result<Option<Observed>, RuntimeError> {
         let deadline = Instant::now() + limit;
         loop {
-            let observed = self.inspect(id).await?;
-            let is_running =
-                matches!(&observed, Some(it) if matches!(it.state, ObservedState::Running { .. }));
-            if !is_running || Instant::now() >= deadline {
-                return Ok(observed);
+            let Some((pod, observed)) = self.look(id).await? else { return Ok(None) };
+            let is_running = matches!(observed.state, ObservedState::Running { .. });
+            // That it is not reached any more is not kept from whoever waits, who can see to that.
+            if !is_running || self.lacks_forward(&pod) || Instant::now() >= deadline {
+                return Ok(Some(observed));
             }
             sleep(WATCHING_PACE.min(deadline.saturating_duration_since(Instant::now()))).await;
         }
@@ -436,16 +458,23 @@ impl Runtime for Kubernetes {
 
     async fn list(&self) -> Result<Vec<Observed>, RuntimeError> {
         let pods = self.pods().await?;
+        // Those of pods that come meanwhile are none of those that the listing tells to be gone.
+        let published = self.forwards.ids();
         // Not in pages: a listing that changes meanwhile could be cut.
         let ours = ListParams::default().labels(BROKER_LABEL);
         let pods = within(ANSWER, "list the pods", pods.list(&ours)).await?;
-        self.forwards.keep(|id| pods.items.iter().any(|pod| pod::id(pod) == id));
+        for id in published {
+            if !pods.items.iter().any(|pod| pod::id(pod) == id) {
+                self.forwards.withdraw(&id).await;
+            }
+        }
         Ok(pods.items.iter().map(|pod| self.observed(pod)).collect())
     }
 
     async fn logs(&self, id: &str, request: &LogRequest) -> Result<LogStream, RuntimeError> {
         let pod = self.existing(id).await?;
         let parameters = LogParams {
+            container: Some(pod::CONTAINER.to_owned()),
             follow: request.follow,
             tail_lines: request.tail.map(|lines| i64::try_from(lines).unwrap_or(i64::MAX)),
             ..LogParams::default()

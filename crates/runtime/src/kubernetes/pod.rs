@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use super::Expose;
 use crate::{Console, ErrorKind, Network, Observed, ObservedState, Publish, RuntimeError, Spec};
 
-/// The one container of a pod.
+/// The container of the agent.
 pub(super) const CONTAINER: &str = "agent";
 /// What begins so is an agent's label. All of them are annotations of the pod too, since those may hold anything.
 const OURS: &str = "berthold.";
@@ -92,7 +92,7 @@ pub(super) fn pod(spec: &Spec, expose: Expose) -> Result<Pod, RuntimeError> {
 
 /// What its standard streams are.
 pub(super) fn console(pod: &Pod) -> Console {
-    let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
+    let container = container(pod);
     Console {
         stdin: container.and_then(|container| container.stdin).unwrap_or(false),
         terminal: container.and_then(|container| container.tty).unwrap_or(false),
@@ -192,7 +192,7 @@ pub(super) fn observed(pod: &Pod, published: Vec<Publish>) -> Observed {
             .filter(|(name, _)| name.starts_with(OURS) && ![PUBLISH, OWNER].contains(&name.as_str()))
             .map(|(name, value)| (name.clone(), value.clone())),
     );
-    let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
+    let container = container(pod);
     Observed {
         id: id(pod),
         name: pod.metadata.name.clone().unwrap_or_default(),
@@ -239,7 +239,13 @@ fn state(pod: &Pod) -> ObservedState {
 }
 
 fn container_state(pod: &Pod) -> Option<&ContainerState> {
-    pod.status.as_ref()?.container_statuses.as_ref()?.first()?.state.as_ref()
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    statuses.iter().find(|status| status.name == CONTAINER)?.state.as_ref()
+}
+
+/// That of the agent: a cluster may have put others beside it.
+fn container(pod: &Pod) -> Option<&Container> {
+    pod.spec.as_ref()?.containers.iter().find(|container| container.name == CONTAINER)
 }
 
 fn moment(time: &Time) -> Option<Timestamp> {

@@ -1,0 +1,124 @@
+//! How pods end, and that nothing of them stays behind.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use super::nodes::{NodePorts, claims};
+use super::{IDLE, host, needs_cluster, start};
+use crate::support::*;
+
+/// P3: without any time to end, the API server would forget a pod that still runs on its node.
+#[test]
+fn what_is_deleted_at_once_has_ended_on_its_node() {
+    needs_cluster!();
+    let (host, image) = (host("forward", "", 4), cluster_image());
+    let mut arguments = start("dev", &image, "trap '' TERM; httpd -f -p $AVAILABLE_LOCALHOST_PORT_A -h /tmp");
+    arguments.splice(2..2, ["--network", "host", "--wait"]);
+    host.ok(&arguments);
+    assert!(TcpListener::bind(("0.0.0.0", host.port(0))).is_err(), "it has the node's own network");
+    host.ok(&["delete", "dev", "-t", "0s"]);
+    assert!(TcpListener::bind(("0.0.0.0", host.port(0))).is_ok(), "it still listens");
+}
+
+/// P4: killed once the lease is on disk, a broker may have reserved its ports in the cluster and not yet created the pod.
+#[test]
+fn what_a_crash_left_in_the_cluster_goes_with_its_lease() {
+    needs_cluster!();
+    let (image, ports) = (cluster_image(), NodePorts::take());
+    for expose in ["node_port", "host_port"] {
+        let mut host = Host::with_settings(
+            |_| {
+                format!(
+                    "server: {{ broker: {{ listen: none, auto_start: false, reconcile_interval: 1s, \
+                     port_pool: {{ range: \"{}-{}\" }} }} }}\n\
+                     runtimes: {{ kubernetes: {{ expose: {expose} }} }}\n",
+                    ports.0,
+                    ports.0 + 3
+                )
+            },
+            4,
+        );
+        host.serve_with(&[("BERTHOLD_FAULT", "kill 1")]);
+        host.run(&start("dev", &image, IDLE));
+        assert!(host.broker_was_killed(), "{}", fs::read_to_string(host.path("faults.log")).unwrap());
+        host.serve();
+        let agent = host.agent("dev");
+        let (lease, port) = (agent["lease"].as_str().unwrap(), agent["ports"]["A"].as_u64().unwrap());
+        let broker = fs::read_to_string(host.path("broker.id")).unwrap();
+        let labels = json!({ "berthold.broker": broker.trim(), "berthold.lease": lease });
+        let service = |name: &str, node_port: Option<u64>| {
+            json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": name, "labels": labels },
+                "spec": { "type": "NodePort", "ports": [{ "port": 80, "nodePort": node_port }] } })
+        };
+        let left = match expose {
+            "node_port" => service(&format!("berthold-{}", lease.to_ascii_lowercase()), Some(port)),
+            _ => json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": { "name": format!("berthold-port-{port}"), "labels": labels } }),
+        };
+        // As `kubectl expose` makes it: with all labels of the agent.
+        let persons = format!("by-hand-{}-{}", expose.replace('_', "-"), ports.0);
+        apply(&service(&persons, None));
+        apply(&left);
+        eventually("the lease ends", || host.leased().is_empty());
+        let services = kubectl(&["get", "services", "-l", &format!("berthold.lease={lease}"), "-o", "name"]);
+        kubectl(&["delete", "service", &persons]);
+        assert_eq!(
+            services.trim(),
+            format!("service/{persons}"),
+            "the agent's is gone, and a person's stays"
+        );
+        assert_eq!(claims(&host), 0);
+        assert_eq!(host.agent("dev")["state"], "failed");
+    }
+}
+
+fn apply(object: &Value) {
+    let mut child = kubectl_command().args(["apply", "-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// One that was evicted has ended, with the cluster's reason.
+#[test]
+fn an_evicted_pod_gives_its_ports_back() {
+    needs_cluster!();
+    let (host, image) = (host("forward", "", 4), cluster_image());
+    host.ok(&start("dev", &image, IDLE));
+    let pod = host.container("dev");
+    let status = json!({ "status": { "phase": "Failed", "reason": "Evicted",
+        "message": "The node was low on resource: memory.", "containerStatuses": null } });
+    // The node, which knows nothing of it, may write that the pod runs before anyone has seen this.
+    eventually("it has ended", || {
+        patch_status(&pod, &status);
+        host.agent("dev")["state"] == "exited"
+    });
+    assert_eq!(host.leased(), []);
+}
+
+/// As a node does that evicts: through the API, since `kubectl` of that age cannot patch a status.
+fn patch_status(pod: &str, status: &Value) {
+    let raw = format!("/api/v1/namespaces/default/pods/{pod}/status");
+    let mut proxy = kubectl_command().args(["proxy", "--port=0"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut reader = BufReader::new(proxy.stdout.take().unwrap());
+    reader.read_line(&mut line).unwrap();
+    let address = line.trim().rsplit(' ').next().unwrap().to_owned();
+    let mut stream = TcpStream::connect(&address).unwrap();
+    let body = status.to_string();
+    write!(
+        stream,
+        "PATCH {raw} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/merge-patch+json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    proxy.kill().unwrap();
+    proxy.wait().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}

@@ -1,0 +1,208 @@
+//! `expose: forward`: the broker listens, and passes on.
+
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use super::{ECHO, IDLE, WEB, host, needs_cluster, server_of, start, web};
+use crate::support::*;
+
+/// Sends `data`, then closes this direction, and reads what comes back until the end.
+fn echoed(port: u16, data: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // What does not arrive is missing in the answer.
+            drop(writer.write_all(data));
+            drop(writer.shutdown(Shutdown::Write));
+        });
+        let mut back = Vec::new();
+        // Nor does what was cut off before its end.
+        drop(stream.read_to_end(&mut back));
+        back
+    })
+}
+
+/// What is under way when one direction ends still comes. A node may give the pod no more than a second from there, which a busy
+/// machine needs now and then.
+#[test]
+fn forward_ends_each_direction_by_itself() {
+    needs_cluster!();
+    let (host, image) = (host("forward", "", 4), cluster_image());
+    host.ok(&start("dev", &image, ECHO));
+    let data: Vec<u8> = (0..200_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+    eventually("all comes back", || echoed(host.port(0), &data) == data);
+}
+
+#[test]
+fn forward_passes_a_hundred_connections_at_once() {
+    needs_cluster!();
+    let (host, image) = (host("forward", "", 4), cluster_image());
+    let script = "busybox head -c 200000 /dev/urandom > /tmp/data
+        trap 'exit 0' TERM; httpd -f -p $AVAILABLE_LOCALHOST_PORT_A -h /tmp & wait";
+    host.ok(&start("dev", &image, script));
+    let port = host.port(0);
+    eventually("it answers", || received(port).is_ok_and(|data| data.len() > 200_000));
+    let expected = &body(&received(port).unwrap());
+    assert_eq!(expected.len(), 200_000);
+    std::thread::scope(|scope| {
+        for number in 0..100 {
+            scope.spawn(move || {
+                let received = received(port).unwrap_or_else(|error| panic!("connection {number}: {error}"));
+                assert!(body(&received) == *expected, "connection {number}: {} bytes", received.len());
+            });
+        }
+    });
+}
+
+/// The whole answer to a request for `/data`.
+fn received(port: u16) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.write_all(b"GET /data HTTP/1.0\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// What stands behind the head of an answer.
+fn body(answer: &[u8]) -> Vec<u8> {
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
+    end.map_or_else(Vec::new, |end| answer[end + 4..].to_vec())
+}
+
+#[test]
+fn forward_passes_a_gibibyte_byte_for_byte() {
+    needs_cluster!();
+    let (host, image) = (host("forward", "", 4), cluster_image());
+    // One random block, 1024 times over, and the checksum by the pod itself.
+    let script = "busybox head -c 1048576 /dev/urandom > /tmp/block
+        i=0; while [ $i -lt 1024 ]; do cat /tmp/block; i=$((i + 1)); done > /tmp/big
+        busybox md5sum < /tmp/big > /tmp/sum.new; busybox mv /tmp/sum.new /tmp/sum
+        trap 'exit 0' TERM; httpd -f -p $AVAILABLE_LOCALHOST_PORT_A -h /tmp & wait";
+    host.ok(&start("dev", &image, script));
+    eventually("the file is there", || fetch_path(host.port(0), "/sum").is_some_and(|sum| sum.len() > 1));
+    let mut stream = TcpStream::connect(("127.0.0.1", host.port(0))).unwrap();
+    write!(stream, "GET /big HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = BufReader::new(stream);
+    let mut line = String::from("head");
+    while !line.trim().is_empty() {
+        line.clear();
+        answer.read_line(&mut line).unwrap();
+    }
+    let mut sum = Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let length = std::io::copy(&mut answer, &mut sum.stdin.take().unwrap()).unwrap();
+    let told = String::from_utf8(sum.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(length, 1 << 30);
+    assert_eq!(told.trim(), fetch_path(host.port(0), "/sum").unwrap().trim());
+}
+
+/// P9: after a restart of the broker its listeners are back; of a port that someone has taken meanwhile it says so.
+#[test]
+fn forward_is_taken_up_again_by_the_next_broker() {
+    needs_cluster!();
+    let mut host = host("forward", "", 4);
+    web(&host, "dev");
+    host.kill_broker();
+    let thief = TcpListener::bind(("127.0.0.1", host.port(0))).unwrap();
+    host.serve();
+    assert_eq!(host.agent("dev")["published"], Value::Null, "it is not reached, so nothing is claimed");
+    let warnings = host.json(&["broker", "status"])["broker"]["warnings"].to_string();
+    assert!(warnings.contains(&host.port(0).to_string()), "{warnings}");
+    drop(thief);
+    eventually("it is published again", || host.agent("dev")["published"] == "127.0.0.1");
+    assert!(fetch(host.port(0)).unwrap().contains("dev"));
+    assert_eq!(host.json(&["broker", "status"])["broker"]["warnings"], json!([]));
+}
+
+/// The broker accepts whoever connects; that is no answer of the pod.
+#[test]
+fn forward_waits_until_the_pod_itself_accepts() {
+    needs_cluster!();
+    let (host, image) = (host("forward", "", 8), cluster_image());
+    let started = |name: &str, wait: &str, script: &str| {
+        let mut arguments = start(name, &image, script);
+        arguments.insert(2, wait);
+        host.json(&arguments)["agent"]["warnings"].clone()
+    };
+    let warnings = started("never", "--wait=2s", IDLE);
+    assert!(warnings.to_string().contains("nothing answers"), "{warnings}");
+    assert_eq!(started("late", "--wait", &format!("sleep 3; {WEB}")), json!([]));
+    assert!(fetch(host.port(2)).is_some(), "it answers by now");
+    // One that accepts, and then says nothing and does not go away.
+    assert_eq!(started("mute", "--wait", "nc -ll -p $AVAILABLE_LOCALHOST_PORT_A -e sleep 100000"), json!([]));
+}
+
+/// P9: what is cut off is told from what has ended, and what was published is so again once the API server is back.
+#[test]
+fn forward_resets_what_is_cut_off_and_outlives_the_api_server_s_absence() {
+    needs_cluster!();
+    let admin = fs::read_to_string(std::env::var("BERTHOLD_KUBECONFIG").unwrap()).unwrap();
+    let server = server_of(&admin);
+    let between = Between::open(server.trim_start_matches("https://").trim_end_matches('/'));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), admin.replace(&server, &format!("https://127.0.0.1:{}", between.port))).unwrap();
+    let mut host = Host::with_pool(4).with_kubeconfig(file.path().to_str().unwrap());
+    host.serve();
+    let image = cluster_image();
+    let mut arguments = start("dev", &image, "nc -ll -p $AVAILABLE_LOCALHOST_PORT_A -e cat /dev/zero");
+    arguments.insert(2, "--wait");
+    host.ok(&arguments);
+    let begun = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", host.port(0)))?;
+        stream.read_exact(&mut [0; 1 << 16]).map(|()| stream)
+    };
+    let mut stream = begun().unwrap();
+    between.cut(true);
+    let ended = std::io::copy(&mut stream, &mut std::io::sink()).map_err(|error| error.kind());
+    assert_eq!(ended, Err(ErrorKind::ConnectionReset));
+    assert!(begun().is_err());
+    between.cut(false);
+    eventually("it is reached again", || begun().is_ok());
+    assert_eq!(host.agent("dev")["published"], "127.0.0.1");
+}
+
+/// A port behind which the API server answers, unless it is cut off.
+struct Between {
+    port: u16,
+    /// What is open; none while it is cut off.
+    open: Arc<Mutex<Option<Vec<TcpStream>>>>,
+}
+
+impl Between {
+    fn open(server: &str) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let (port, server) = (listener.local_addr().unwrap().port(), server.to_owned());
+        let open = Arc::new(Mutex::new(Some(Vec::new())));
+        let opened = Arc::clone(&open);
+        std::thread::spawn(move || {
+            for near in listener.incoming() {
+                let (near, far) = (near.unwrap(), TcpStream::connect(&server).unwrap());
+                let copies = [(&near, &far), (&far, &near)]
+                    .map(|(from, to)| (from.try_clone().unwrap(), to.try_clone().unwrap()));
+                match opened.lock().unwrap().as_mut() {
+                    Some(opened) => opened.extend([near, far]),
+                    None => continue,
+                }
+                for (mut from, mut to) in copies {
+                    std::thread::spawn(move || {
+                        drop(std::io::copy(&mut from, &mut to));
+                        drop(to.shutdown(Shutdown::Write));
+                    });
+                }
+            }
+        });
+        Self { port, open }
+    }
+
+    fn cut(&self, is_cut: bool) {
+        let next = if is_cut { None } else { Some(Vec::new()) };
+        for stream in std::mem::replace(&mut *self.open.lock().unwrap(), next).into_iter().flatten() {
+            drop(stream.shutdown(Shutdown::Both));
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Kubernetes, on a real cluster: the four ways to reach ports, and the errors that users meet.
+
+mod ends;
+mod forward;
+mod nodes;
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+macro_rules! needs_cluster {
+    () => {
+        if !cluster_is_here() {
+            eprintln!("no cluster is here: not tested");
+            return;
+        }
+    };
+}
+use needs_cluster;
+
+/// A broker whose agents are exposed in this way, with further settings of the runtime.
+fn host(expose: &str, further: &str, ports: u16) -> Host {
+    let mut host = Host::with_settings(
+        |range| {
+            format!(
+                "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{range}\" }} }} }}\n\
+                 runtimes: {{ kubernetes: {{ expose: {expose}{further} }} }}\n"
+            )
+        },
+        ports,
+    );
+    host.serve();
+    host
+}
+
+fn start<'a>(name: &'a str, image: &'a str, script: &'a str) -> Vec<&'a str> {
+    vec!["start", name, "--runtime", "kubernetes", "--image", image, "--", "sh", "-c", script]
+}
+
+const IDLE: &str = "trap 'exit 0' TERM; sleep 100000 & wait";
+const WEB: &str = "echo $BERTHOLD_AGENT > /tmp/index.html
+    trap 'exit 0' TERM; httpd -f -p $AVAILABLE_LOCALHOST_PORT_A -h /tmp & wait";
+/// A server that sends back what it is sent, for many at once.
+const ECHO: &str = "trap 'exit 0' TERM; nc -ll -p $AVAILABLE_LOCALHOST_PORT_A -e cat & wait";
+
+/// The rights that a broker needs.
+const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/kubernetes/rbac.yaml");
+
+fn web(host: &Host, name: &str) -> Value {
+    let image = cluster_image();
+    let mut arguments = start(name, &image, WEB);
+    arguments.insert(2, "--wait");
+    host.json(&arguments)["agent"].clone()
+}
+
+#[test]
+fn what_cannot_be_scheduled_or_pulled_says_why_and_is_given_up() {
+    needs_cluster!();
+    let host = host("forward", ", start_timeout: 3s", 4);
+    let image = cluster_image();
+    let mut unschedulable = start("big", &image, IDLE);
+    unschedulable.splice(2..2, ["-v", "no-such-claim:/data"]);
+    let error = host.error(6, &unschedulable);
+    assert!(error["message"].as_str().unwrap().contains("no-such-claim"), "{error}");
+    assert!(error["hint"].as_str().unwrap().contains("start_timeout"), "{error}");
+    let error = host.error(6, &start("gone", "localhost/no-such-image:1", IDLE));
+    assert!(error["message"].as_str().unwrap().contains("no-such-image"), "{error}");
+    assert_eq!((host.leased(), host.pods()), (vec![], Vec::<String>::new()));
+}
+
+#[test]
+fn a_workspace_that_is_not_on_the_node_is_told_as_such() {
+    needs_cluster!();
+    let mut host = Host::with_settings(
+        |range| {
+            format!(
+                "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{range}\" }} }} }}\n\
+                 templates: {{ web: {{ workspace: /no/such/directory }} }}\n"
+            )
+        },
+        4,
+    );
+    host.serve();
+    let image = cluster_image();
+    let mut arguments = start("dev", &image, IDLE);
+    arguments.splice(2..2, ["--template", "web"]);
+    let error = host.error(2, &arguments);
+    assert!(error["message"].as_str().unwrap().contains("/no/such/directory"), "{error}");
+    assert_eq!((host.leased(), host.pods()), (vec![], Vec::<String>::new()));
+}
+
+#[test]
+fn without_rights_the_error_names_the_verb_and_the_resource() {
+    needs_cluster!();
+    let admin = std::env::var("BERTHOLD_KUBECONFIG").unwrap();
+    let nobody = admin.replace("admin.kubeconfig", "nobody.kubeconfig");
+    if !std::path::Path::new(&nobody).is_file() || nobody == admin {
+        eprintln!("there is no nobody.kubeconfig beside {admin}: not tested");
+        return;
+    }
+    let mut host = Host::with_pool(4).with_kubeconfig(&nobody);
+    host.serve();
+    let error = host.error(8, &start("dev", &cluster_image(), IDLE));
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("cannot create resource \"pods\""), "{error}");
+    assert!(error["hint"].as_str().unwrap().contains("rbac.yaml"), "{error}");
+    assert_eq!(host.leased(), []);
+    let lacks = checked(&host);
+    assert_eq!(lacks["state"], "warning", "{lacks}");
+    for right in
+        ["get, list, create, delete pods in its namespace", "create pods/portforward", "list nodes in all"]
+    {
+        assert!(lacks["detail"].as_str().unwrap().contains(right), "{lacks}");
+    }
+    assert!(lacks["hint"].as_str().unwrap().contains("rbac.yaml"), "{lacks}");
+}
+
+/// What `doctor` says of the cluster.
+fn checked(host: &Host) -> Value {
+    let told: Value = serde_json::from_str(&host.run(&["--json", "doctor"]).stdout).unwrap();
+    let checks = told["doctor"]["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["name"] == "kubernetes").unwrap().clone()
+}
+
+#[test]
+fn the_manifest_s_rights_suffice_for_all_of_it() {
+    needs_cluster!();
+    kubectl(&["apply", "-f", MANIFEST]);
+    let file = kubeconfig_of("berthold");
+    for expose in ["forward", "host_port"] {
+        let mut host = Host::with_settings(
+            |range| {
+                format!(
+                    "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{range}\" }} }} }}\n\
+                     runtimes: {{ kubernetes: {{ expose: {expose} }} }}\n"
+                )
+            },
+            4,
+        )
+        .with_kubeconfig(file.path().to_str().unwrap());
+        host.serve();
+        assert_eq!(checked(&host)["state"], "ok", "{}", checked(&host));
+        web(&host, "dev");
+        assert_eq!(host.ok(&["exec", "dev", "--", "echo", "hi"]), "hi\n");
+        host.ok(&["logs", "dev"]);
+        let image = cluster_image();
+        let mut job = start("job", &image, "read code; exit $code");
+        job.insert(2, "-i");
+        host.ok(&job);
+        let mut attached = host.command().args(["attach", "job"]).stdin(Stdio::piped()).spawn().unwrap();
+        attached.stdin.take().unwrap().write_all(b"3\n").unwrap();
+        assert_eq!(attached.wait().unwrap().code(), Some(3));
+        eventually("it is reached", || fetch(host.port(0)).is_some());
+        host.ok(&["delete", "--all", "-t", "0s"]);
+        assert_eq!(host.leased(), [], "{expose}");
+        assert!(!host.broker_log().contains("forbidden"), "{}", host.broker_log());
+    }
+}
+
+/// The kubeconfig of a service account.
+fn kubeconfig_of(account: &str) -> tempfile::NamedTempFile {
+    let config = kubectl(&["config", "view", "--raw", "-o", "json"]);
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    // A cluster of old makes the secret a little later than the account, a new one makes none.
+    let secret = || kubectl(&["get", "serviceaccount", account, "-o", "jsonpath={.secrets[0].name}"]);
+    let mut token = String::new();
+    eventually("the account has a token", || {
+        token = match secret().trim() {
+            "" => {
+                let asked = kubectl_command().args(["create", "token", account]).output().unwrap();
+                String::from_utf8_lossy(&asked.stdout).into_owned()
+            }
+            name => kubectl(&["get", "secret", name, "-o", "go-template={{.data.token | base64decode}}"]),
+        };
+        !token.trim().is_empty()
+    });
+    for user in config["users"].as_array_mut().unwrap() {
+        user["user"] = json!({ "token": token.trim() });
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), config.to_string()).unwrap();
+    file
+}
+
+#[test]
+fn a_cluster_that_does_not_answer_is_unreachable_and_nothing_is_given_back() {
+    needs_cluster!();
+    let admin = fs::read_to_string(std::env::var("BERTHOLD_KUBECONFIG").unwrap()).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), &admin).unwrap();
+    let mut host = Host::with_pool(4).with_kubeconfig(file.path().to_str().unwrap());
+    host.serve();
+    host.ok(&start("dev", &cluster_image(), IDLE));
+    let leased = host.leased();
+    host.kill_broker();
+    let server = server_of(&admin);
+    fs::write(file.path(), admin.replace(&server, "https://127.0.0.1:9")).unwrap();
+    host.serve();
+    assert_eq!(host.leased(), leased);
+    assert_eq!(host.error(6, &["stop", "dev"])["code"], "runtime_unreachable");
+    assert_eq!(host.leased(), leased);
+    host.kill_broker();
+    fs::write(file.path(), &admin).unwrap();
+    host.serve();
+    host.ok(&["stop", "dev", "-t", "0s"]);
+    assert_eq!(host.leased(), []);
+}
+
+/// The address of the API server in a kubeconfig.
+fn server_of(kubeconfig: &str) -> String {
+    let rest = kubeconfig.split_once("server:").unwrap().1.trim_start().trim_start_matches(['"', '\'']);
+    rest.split(|c: char| c.is_whitespace() || "\"',}".contains(c)).next().unwrap().to_owned()
+}

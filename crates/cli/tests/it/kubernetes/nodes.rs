@@ -1,0 +1,190 @@
+//! Ports of the cluster's nodes: `expose: host_port` and `node_port`, and what others hold of them.
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use super::{IDLE, MANIFEST, host, kubeconfig_of, needs_cluster, start, web};
+use crate::support::*;
+
+#[test]
+fn host_port_and_none() {
+    needs_cluster!();
+    let host_port = host("host_port", "", 4);
+    let agent = web(&host_port, "dev");
+    assert_eq!(agent["published"], "127.0.0.1");
+    eventually("the node's port answers", || {
+        fetch(host_port.port(0)).is_some_and(|text| text.contains("dev"))
+    });
+    host_port.ok(&["delete", "dev", "-t", "1s"]);
+    assert_eq!(claims(&host_port), 0);
+
+    let none = host("none", "", 4);
+    let image = cluster_image();
+    let agent = none.json(&start("dev", &image, IDLE))["agent"].clone();
+    assert_eq!((&agent["published"], &agent["urls"]), (&Value::Null, &json!({})));
+    assert_eq!(agent["ports"]["A"], none.port(0));
+}
+
+/// How many numbers the agents of this host have claimed in the cluster.
+pub(super) fn claims(host: &Host) -> usize {
+    let id = fs::read_to_string(host.path("broker.id")).unwrap();
+    kubectl(&["get", "leases", "-l", &format!("berthold.broker={}", id.trim()), "-o", "name"]).lines().count()
+}
+
+#[test]
+fn node_port_uses_exactly_the_leased_numbers_and_passes_over_those_of_others() {
+    needs_cluster!();
+    let range = NodePorts::take();
+    let mut host = Host::with_settings(
+        |_| {
+            format!(
+                "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{}-{}\" }} }} }}\n\
+                 runtimes: {{ kubernetes: {{ expose: node_port }} }}\n",
+                range.0,
+                range.0 + 5
+            )
+        },
+        4,
+    );
+    let foreign = format!("foreign-{}", range.0);
+    kubectl(&["create", "service", "nodeport", &foreign, "--tcp=80:80", &format!("--node-port={}", range.0)]);
+    host.serve();
+    let agent = web(&host, "dev");
+    let pool = host.json(&["ports"])["pool"].clone();
+    kubectl(&["delete", "service", &foreign]);
+    assert_eq!(agent["ports"], json!({ "A": range.0 + 1, "B": range.0 + 2 }));
+    let blocked = pool["ports"].as_array().unwrap().iter().find(|port| port["state"] == "blocked").unwrap();
+    assert_eq!(blocked["port"], range.0);
+    assert!(blocked["detail"].as_str().unwrap().contains(&foreign), "{blocked}");
+    eventually("the node's port answers", || fetch(range.0 + 1).is_some_and(|text| text.contains("dev")));
+    host.ok(&["stop", "dev", "-t", "1s"]);
+    assert_eq!(kubectl(&["get", "services", "-l", "berthold.name=dev", "-o", "name"]).trim(), "");
+}
+
+#[test]
+fn a_range_beyond_the_cluster_s_own_is_told_as_such() {
+    needs_cluster!();
+    let (host, image) = (host("node_port", "", 4), cluster_image());
+    let error = host.error(2, &start("dev", &image, IDLE));
+    assert!(error["message"].as_str().unwrap().contains("30000-32767"), "{error}");
+    assert_eq!((host.leased(), host.pods()), (vec![], Vec::<String>::new()));
+}
+
+/// Ports of the cluster's own range that no other test here uses.
+pub(super) struct NodePorts(pub(super) u16);
+
+impl NodePorts {
+    pub(super) fn take() -> Self {
+        // Tests are processes of their own; within one minute pids do not repeat.
+        Self(30_000 + u16::try_from(std::process::id() % 400).unwrap() * 6)
+    }
+}
+
+/// L14: two brokers, one cluster, one range: no number twice.
+#[test]
+fn brokers_that_share_a_cluster_share_no_host_port() {
+    needs_cluster!();
+    let first = host("host_port", "", 40);
+    let range = format!("{}-{}", first.port(0), first.port(39));
+    let mut second = Host::with_settings(
+        |_| {
+            format!(
+                "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{range}\", ports_per_agent: 1 }} }} }}\n\
+                 runtimes: {{ kubernetes: {{ expose: host_port }} }}\n"
+            )
+        },
+        40,
+    );
+    second.serve();
+    let image = cluster_image();
+    let names: Vec<String> = (0..20).map(|number| format!("a{number}")).collect();
+    let children: Vec<_> = names
+        .iter()
+        .flat_map(|name| [(&first, name), (&second, name)])
+        .map(|(host, name)| {
+            let mut arguments = start(name, &image, IDLE);
+            arguments.splice(2..2, ["--ports", "1"]);
+            host.command().args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let mut ports: Vec<u16> =
+        [&first, &second].iter().flat_map(|host| host.leased()).map(|(_, port)| port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 40, "{ports:?}");
+    for host in [&first, &second] {
+        host.ok(&["delete", "--all", "-t", "0s"]);
+        assert_eq!(claims(host), 0);
+    }
+}
+
+/// P7, L14: a pod's `hostPort` is a packet rule that no probe sees.
+#[test]
+fn a_host_port_of_a_pod_is_never_given_to_a_docker_agent() {
+    needs_cluster!();
+    needs_docker!();
+    let host = host("forward", "", 6);
+    let pod = foreign_pod(host.port(0));
+    assert!(TcpListener::bind(("0.0.0.0", host.port(0))).is_ok(), "no socket shows it");
+    let agent = host.json(&idle_agent("dev", &image()))["agent"].clone();
+    let blocked = host.json(&["ports"])["pool"]["ports"][0].clone();
+    kubectl(&["delete", "pod", &pod, "--grace-period=1"]);
+    assert_eq!(agent["ports"], json!({ "A": host.port(1), "B": host.port(2) }));
+    assert_eq!((&blocked["port"], &blocked["state"]), (&json!(host.port(0)), &json!("blocked")));
+    assert!(blocked["detail"].as_str().unwrap().contains(&pod), "{blocked}");
+}
+
+/// P7: a broker that may not look beyond its namespace hears of a pod's `hostPort` from the scheduler alone.
+#[test]
+fn a_host_port_that_no_node_has_left_is_blocked_and_others_are_tried() {
+    needs_cluster!();
+    kubectl(&["apply", "-f", MANIFEST]);
+    let mut host = Host::with_settings(
+        |range| {
+            format!(
+                "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{range}\" }} }} }}\n\
+                 runtimes: {{ kubernetes: {{ expose: host_port }} }}\n"
+            )
+        },
+        6,
+    );
+    let narrow = format!("narrow-{}", host.port(0));
+    kubectl(&["create", "serviceaccount", &narrow]);
+    kubectl(&[
+        "create",
+        "rolebinding",
+        &narrow,
+        "--role=berthold",
+        &format!("--serviceaccount=default:{narrow}"),
+    ]);
+    let file = kubeconfig_of(&narrow);
+    host = host.with_kubeconfig(file.path().to_str().unwrap());
+    let pod = foreign_pod(host.port(0));
+    host.serve();
+    let agent = host.json(&start("dev", &cluster_image(), IDLE))["agent"].clone();
+    kubectl(&["delete", "pod", &pod, "--grace-period=1", "--wait=false"]);
+    assert_eq!(agent["ports"], json!({ "A": host.port(2), "B": host.port(3) }));
+    assert_eq!(claims(&host), 2);
+    host.ok(&["delete", "dev", "-t", "0s"]);
+    assert_eq!(claims(&host), 0);
+    kubectl(&["delete", "rolebinding,serviceaccount", &narrow]);
+}
+
+/// A pod that is none of a broker's, with a `hostPort`; its name, once it runs.
+fn foreign_pod(port: u16) -> String {
+    let (pod, image) = (format!("foreign-{port}"), cluster_image());
+    let overrides = json!({ "spec": { "containers": [{ "name": pod, "image": image,
+        "imagePullPolicy": "IfNotPresent", "command": ["sleep", "100000"],
+        "ports": [{ "containerPort": 80, "hostPort": port }] }] } });
+    let overrides = overrides.to_string();
+    kubectl(&["run", &pod, "--image", &image, "--restart=Never", "--overrides", &overrides]);
+    kubectl(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=60s"]);
+    pod
+}
