@@ -28,6 +28,9 @@ pub struct Broker {
     pub runtimes: Vec<RuntimeStatus>,
     /// The runtime of an agent for which none is given, if there is one.
     pub default_runtime: Option<String>,
+    /// The runtime that the settings name for such an agent, whether it answers or not.
+    #[serde(default)]
+    pub preferred_runtime: Option<String>,
     /// How many agents it knows of.
     pub agents: usize,
     /// How many of them are running.
@@ -52,9 +55,9 @@ pub struct RuntimeStatus {
     pub version: Option<String>,
     /// Where it was found.
     pub endpoint: Option<String>,
-    /// Why it does not answer.
+    /// Why it does not answer; if it does, what cannot be done there.
     pub detail: Option<String>,
-    /// What would have to be done so that it does.
+    /// What would have to be done about that.
     #[serde(default)]
     pub hint: Option<String>,
 }

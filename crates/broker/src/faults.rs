@@ -194,6 +194,10 @@ impl Runtime for Faulty {
         self.0.engine().await
     }
 
+    async fn lacks(&self) -> Result<Option<RuntimeError>, RuntimeError> {
+        self.0.lacks().await
+    }
+
     async fn prepare_image(&self, image: &str, progress: &dyn Progress) -> Result<(), RuntimeError> {
         self.question("prepare_image")?;
         self.0.prepare_image(image, progress).await

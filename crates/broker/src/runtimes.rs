@@ -118,21 +118,29 @@ impl Runtimes {
     }
 
     async fn status(&self, name: &str) -> RuntimeStatus {
-        let asked = async { self.get(name)?.engine().await };
+        let asked = async {
+            let runtime = self.get(name)?;
+            let info = runtime.engine().await?;
+            Ok((runtime, info))
+        };
         let answer = timeout(ANSWER, asked).await.unwrap_or_else(|_elapsed| {
             let message = format!("no answer after {} s", ANSWER.as_secs());
             Err(RuntimeError::new(ErrorKind::Unreachable, message))
         });
         let name = name.to_owned();
         match answer {
-            Ok(EngineInfo { version, endpoint }) => RuntimeStatus {
-                name,
-                reachable: true,
-                version: Some(version),
-                endpoint: Some(endpoint),
-                detail: None,
-                hint: None,
-            },
+            Ok((runtime, EngineInfo { version, endpoint })) => {
+                // That it does not say what its user may do is no reason to call it out of reach.
+                let lacks = timeout(ANSWER, runtime.lacks()).await.unwrap_or(Ok(None)).unwrap_or_default();
+                RuntimeStatus {
+                    name,
+                    reachable: true,
+                    version: Some(version),
+                    endpoint: Some(endpoint),
+                    detail: lacks.as_ref().map(ToString::to_string),
+                    hint: lacks.and_then(|lacks| lacks.hint),
+                }
+            }
             Err(error) => RuntimeStatus {
                 name,
                 reachable: false,
@@ -151,6 +159,11 @@ impl Runtimes {
         };
         let candidates = self.preferred.as_ref().map_or(&BY_DEFAULT[..], std::slice::from_ref);
         candidates.iter().find(answers).map(|name| name.as_str().to_owned())
+    }
+
+    /// The runtime that the settings name for such an agent.
+    pub(crate) fn preferred(&self) -> Option<String> {
+        self.preferred.map(|name| name.as_str().to_owned())
     }
 
     /// The runtime for an agent that names none: the one of the settings, else the first container engine that answers.

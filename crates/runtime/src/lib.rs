@@ -53,6 +53,14 @@ pub trait Runtime: Send + Sync {
     /// [`ErrorKind::Unreachable`], with what to do about it as the hint.
     async fn engine(&self) -> Result<EngineInfo, RuntimeError>;
 
+    /// What the broker's user may not do there that agents need, if it answers and there is anything.
+    ///
+    /// # Errors
+    /// If it could not be asked.
+    async fn lacks(&self) -> Result<Option<RuntimeError>, RuntimeError> {
+        Ok(None)
+    }
+
     /// Sees to it that `image` is there, pulling it if need be; tells `progress` how far it is.
     ///
     /// # Errors

@@ -61,6 +61,7 @@ pub(super) async fn broker(State(core): State<Arc<Core>>) -> Json<BrokerDocument
             settings: core.settings_files.clone(),
             runtimes,
             default_runtime,
+            preferred_runtime: core.runtimes.preferred(),
             agents: state.agents.len(),
             running: running(&state),
             ports: core

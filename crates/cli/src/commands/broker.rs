@@ -181,6 +181,7 @@ mod tests {
             settings: vec!["/a.yaml".into(), "/b.yaml".into()],
             runtimes: vec![docker, podman],
             default_runtime: Some("docker".into()),
+            preferred_runtime: None,
             agents: 3,
             running: 2,
             ports: Some(Counts { free: 996, leased: 4, ..Counts::default() }),

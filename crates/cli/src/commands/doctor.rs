@@ -141,8 +141,17 @@ fn found(broker: &Broker, pool: &Pool) -> Vec<Check> {
                 let parts = [runtime.version.as_deref(), runtime.endpoint.as_deref()];
                 let place = parts.into_iter().flatten().collect::<Vec<_>>().join(" at ");
                 let mark = if is_default { "; the default" } else { "" };
-                let check = Check::new(&runtime.name, State::Ok, format!("{place}{mark}"));
-                if runtime.name == "container" { check.hint(RESETS) } else { check }
+                let found = format!("{place}{mark}");
+                match &runtime.detail {
+                    Some(lacks) => Check {
+                        hint: runtime.hint.clone(),
+                        ..Check::new(&runtime.name, State::Warning, format!("{found}\n{lacks}"))
+                    },
+                    None if runtime.name == "container" => {
+                        Check::new(&runtime.name, State::Ok, found).hint(RESETS)
+                    }
+                    None => Check::new(&runtime.name, State::Ok, found),
+                }
             }
             false => {
                 let detail = runtime.detail.clone().unwrap_or_else(|| "it does not answer".to_owned());
@@ -151,10 +160,15 @@ fn found(broker: &Broker, pool: &Pool) -> Vec<Check> {
         });
     }
     if broker.default_runtime.is_none() {
-        let check = Check::new("default", State::Warning, "no container engine answers");
-        checks.push(
-            check.hint("name one with `--runtime`, such as `--runtime process`, or start one of those above"),
-        );
+        let hint = "name one with `--runtime`, such as `--runtime process`, or start one of those above";
+        checks.push(match &broker.preferred_runtime {
+            Some(name) => {
+                let detail = format!("`server.broker.default_runtime` is {name}, which does not answer");
+                Check::new("default", State::Failed, detail)
+                    .hint(format!("see {name} above, or name another runtime in the settings"))
+            }
+            None => Check::new("default", State::Warning, "no container engine answers").hint(hint),
+        });
     }
     checks
 }

@@ -18,6 +18,7 @@ mod forward;
 mod held;
 mod pod;
 mod refusal;
+mod rights;
 mod services;
 mod session;
 mod spdy;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{AsyncReadExt, StreamExt};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{DeleteParams, ListParams, LogParams, PostParams, Preconditions};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
@@ -215,9 +216,21 @@ impl Kubernetes {
                 }
                 Obstacle::Waiting(reason) if Instant::now() >= deadline => {
                     let waited = self.options.start_timeout.as_secs();
+                    let warning = self.warning_of(&pod).await.filter(|warning| !reason.contains(warning));
+                    let reason = warning.map_or(reason.clone(), |warning| format!("{reason} ({warning})"));
                     let message = format!("the pod does not run after {waited} s: {reason}");
                     return Err(RuntimeError::new(ErrorKind::Other, message)
                         .hint("runtimes.kubernetes.start_timeout says how long it may take"));
+                }
+                // The node tells this nowhere else, and tries again for ever.
+                Obstacle::Waiting(_) if pause == PACE.1 => {
+                    let warning = self.warning_of(&pod).await;
+                    if let Some(warning) = warning.filter(|text| text.contains("hostPath type check failed"))
+                    {
+                        let message = format!("kubernetes cannot start the pod: {warning}");
+                        return Err(RuntimeError::new(ErrorKind::Invalid, message)
+                            .hint("the workspace must be a directory of the node on which the pod is"));
+                    }
                 }
                 Obstacle::Waiting(_) => {}
             }
@@ -225,6 +238,17 @@ impl Kubernetes {
             sleep(pause).await;
             pause = (pause * 2).min(PACE.1);
         }
+    }
+
+    /// What the cluster last warned of about the pod; none if it lets no one see that.
+    async fn warning_of(&self, pod: &Pod) -> Option<String> {
+        let events: Api<Event> = Api::namespaced(self.client().await.ok()?, &self.options.namespace);
+        let uid = pod.metadata.uid.as_deref()?;
+        let warnings = ListParams::default().fields(&format!("involvedObject.uid={uid},type=Warning"));
+        let told = within(ANSWER, "list the events", events.list(&warnings)).await.ok()?;
+        let last =
+            told.items.into_iter().max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0))?;
+        Some(format!("{}: {}", last.reason.unwrap_or_default(), last.message.unwrap_or_default()))
     }
 
     /// The first port of the pod that something else in the cluster holds, if that can be told.
@@ -357,6 +381,16 @@ impl Runtime for Kubernetes {
         let endpoint = connected.endpoint.trim_end_matches('/');
         let endpoint = format!("{endpoint}, namespace {}", self.options.namespace);
         Ok(EngineInfo { version: version.trim_start_matches('v').to_owned(), endpoint })
+    }
+
+    async fn lacks(&self) -> Result<Option<RuntimeError>, RuntimeError> {
+        let missing =
+            rights::missing(&self.client().await?, &self.options.namespace, self.options.expose).await?;
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        let message = format!("the broker's user may not {}", missing.join("; "));
+        Ok(Some(RuntimeError::new(ErrorKind::Forbidden, message).hint(refusal::ROLE)))
     }
 
     /// The cluster pulls by itself, on the node on which the pod comes to be.

@@ -136,9 +136,12 @@ fn volumes(spec: &Spec) -> Result<(Vec<PodVolume>, Vec<VolumeMount>), RuntimeErr
         }
         let name = format!("volume-{number}");
         let is_path = volume.source.starts_with('/');
+        // A workspace that is not there must not come to be, empty; of another volume it is not known what it is meant to be.
+        let is_workspace = volume.source == volume.target && spec.workdir.as_ref() == Some(&volume.source);
+        let type_ = is_workspace.then(|| "Directory".to_owned());
         volumes.push(PodVolume {
             name: name.clone(),
-            host_path: is_path.then(|| HostPathVolumeSource { path: volume.source.clone(), type_: None }),
+            host_path: is_path.then(|| HostPathVolumeSource { path: volume.source.clone(), type_ }),
             persistent_volume_claim: (!is_path).then(|| PersistentVolumeClaimVolumeSource {
                 claim_name: volume.source.clone(),
                 read_only: Some(volume.read_only),
@@ -352,6 +355,12 @@ mod tests {
             json!([{ "containerPort": 8000, "protocol": "TCP" }, { "containerPort": 8001, "protocol": "TCP" }])
         );
         assert_eq!(pod["spec"]["volumes"][0]["hostPath"], json!({ "path": "/src" }));
+        let workspace = Volume { source: "/work".to_owned(), target: "/work".to_owned(), read_only: false };
+        let in_workspace = sent(&Spec { volumes: vec![workspace], ..spec() }, Expose::Forward);
+        assert_eq!(
+            in_workspace["spec"]["volumes"][0]["hostPath"],
+            json!({ "path": "/work", "type": "Directory" })
+        );
         assert_eq!(pod["spec"]["volumes"][1]["persistentVolumeClaim"]["claimName"], "cache");
         assert_eq!(container["volumeMounts"][1]["readOnly"], true);
         // `/` cannot stand in a label.

@@ -9,7 +9,7 @@ use crate::{ErrorKind, RuntimeError};
 /// What helps where the cluster does not answer.
 const LOOK: &str = "see whether `kubectl get pods` answers, and what `runtimes.kubernetes.context` names";
 /// What helps where the broker's user may not do something.
-const ROLE: &str = "give the broker's user the rights of deploy/kubernetes/rbac.yaml";
+pub(super) const ROLE: &str = "give the broker's user the rights of deploy/kubernetes/rbac.yaml";
 
 /// The error for a call that failed; `doing` completes "kubernetes cannot …".
 pub(super) fn refused(doing: &str, error: kube::Error) -> RuntimeError {

@@ -1,0 +1,97 @@
+//! What a broker's user may do on a cluster, asked right by right.
+
+use futures_util::future::try_join_all;
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
+use kube::api::PostParams;
+use kube::{Api, Client};
+
+use super::{ANSWER, Expose, within};
+use crate::RuntimeError;
+
+/// One kind of thing, and what is done with it.
+struct Right {
+    group: &'static str,
+    /// With its part behind a `/`, if that is meant.
+    resource: &'static str,
+    verbs: &'static [&'static str],
+    /// Whether it is for all namespaces.
+    everywhere: bool,
+}
+
+const fn here(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> Right {
+    Right { group, resource, verbs, everywhere: false }
+}
+
+const fn everywhere(resource: &'static str) -> Right {
+    Right { group: "", resource, verbs: &["list"], everywhere: true }
+}
+
+const ALWAYS: [Right; 8] = [
+    here("", "pods", &["get", "list", "create", "delete"]),
+    here("", "pods/log", &["get"]),
+    here("", "pods/exec", &["create"]),
+    here("", "pods/attach", &["create"]),
+    here("", "events", &["list"]),
+    everywhere("pods"),
+    everywhere("services"),
+    everywhere("nodes"),
+];
+const FORWARD: Right = here("", "pods/portforward", &["create"]);
+const NODE_PORT: Right = here("", "services", &["get", "create", "patch", "delete"]);
+const HOST_PORT: Right = here("coordination.k8s.io", "leases", &["get", "list", "create", "patch", "delete"]);
+
+/// What the user may not do of that which agents that are exposed in this way need; deploy/kubernetes/rbac.yaml grants it all.
+pub(super) async fn missing(
+    client: &Client,
+    namespace: &str,
+    expose: Expose,
+) -> Result<Vec<String>, RuntimeError> {
+    let further = match expose {
+        Expose::Forward => Some(&FORWARD),
+        Expose::NodePort => Some(&NODE_PORT),
+        Expose::HostPort => Some(&HOST_PORT),
+        Expose::None => None,
+    };
+    let asked = ALWAYS.iter().chain(further).map(|right| async move {
+        let allowed = right.verbs.iter().map(|verb| is_allowed(client, namespace, right, verb));
+        let allowed = try_join_all(allowed).await?;
+        let verbs = right.verbs.iter().zip(allowed).filter(|(_, allowed)| !allowed);
+        let verbs: Vec<&str> = verbs.map(|(verb, _)| *verb).collect();
+        let place = if right.everywhere { "in all namespaces" } else { "in its namespace" };
+        Ok((!verbs.is_empty()).then(|| format!("{} {} {place}", verbs.join(", "), right.resource)))
+    });
+    Ok(try_join_all(asked).await?.into_iter().flatten().collect())
+}
+
+async fn is_allowed(
+    client: &Client,
+    namespace: &str,
+    right: &Right,
+    verb: &str,
+) -> Result<bool, RuntimeError> {
+    let (resource, part) = match right.resource.split_once('/') {
+        Some((resource, part)) => (resource, Some(part.to_owned())),
+        None => (right.resource, None),
+    };
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(ResourceAttributes {
+                group: Some(right.group.to_owned()),
+                resource: Some(resource.to_owned()),
+                subresource: part,
+                verb: Some(verb.to_owned()),
+                namespace: (!right.everywhere).then(|| namespace.to_owned()),
+                ..ResourceAttributes::default()
+            }),
+            ..SelfSubjectAccessReviewSpec::default()
+        },
+        ..SelfSubjectAccessReview::default()
+    };
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+    let parameters = PostParams::default();
+    let answer = reviews.create(&parameters, &review);
+    let answer = within(ANSWER, "say what its user may do", answer).await?;
+    Ok(answer.status.is_some_and(|status| status.allowed))
+}
