@@ -252,6 +252,10 @@ impl Runtime for Faulty {
         self.0.withdraw(lease).await
     }
 
+    async fn close(&self) {
+        self.0.close().await;
+    }
+
     async fn list(&self) -> Result<Vec<Observed>, RuntimeError> {
         self.question("list")?;
         self.0.list().await

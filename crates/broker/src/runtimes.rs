@@ -216,7 +216,10 @@ fn docker(settings: &Settings) -> Known {
 fn podman(settings: &Settings, home: &Home) -> Known {
     let variable = |name: &str| env::var(name).ok();
     match Podman::find(settings.runtimes.podman.host.as_deref(), &variable, &home.podman_socket()) {
-        Ok(Some(podman)) => Known::Here(Arc::new(podman), Locality::Local),
+        Ok(Some(podman)) => {
+            let locality = if podman.is_local() { Locality::Local } else { Locality::Remote };
+            Known::Here(Arc::new(podman), locality)
+        }
         Ok(None) => Known::Unusable(
             "podman is not here: no service listens, and there is no `podman` command".to_owned(),
             Some("install Podman, or set `runtimes.podman.host` in the settings".to_owned()),

@@ -30,6 +30,8 @@ use crate::tls::{self, TlsError};
 
 /// How long, at the start, the ports of agents that run are waited for, where it is the broker that publishes them.
 const RESUMING: Duration = Duration::from_secs(10);
+/// How long what the broker itself runs for its runtimes has to end.
+const CLOSING: Duration = Duration::from_secs(5);
 /// How long the operations that are under way have to come to their end, beyond an agent's own time to stop.
 const DRAIN: Duration = Duration::from_secs(20);
 
@@ -208,6 +210,10 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
         tracing::debug!("connections were cut");
     }
     reconciler.abort();
+    let closed = join_all(core.runtimes.usable().map(|runtime| async move { runtime.close().await }));
+    if timeout(CLOSING, closed).await.is_err() {
+        tracing::warn!("what the broker started for its runtimes has not ended in time");
+    }
     // A socket that nobody listens on would only puzzle; that it is gone already is fine.
     drop(std::fs::remove_file(core.home.socket()));
     drop(lock);

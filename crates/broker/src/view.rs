@@ -12,16 +12,24 @@ use crate::core::State;
 use crate::listen::Address;
 use crate::model::{AgentRecord, BareLease, Stage};
 use crate::preview::address;
+use crate::runtimes::Locality;
 
 /// Where the ports of an agent on the host's own network are.
 pub(crate) const HOST_NETWORK: &str = "host network";
 
-/// One agent.
-pub(crate) fn agent(record: &AgentRecord, settings: &Settings, listen: Option<&Address>) -> api::Agent {
+/// One agent, whose ports are those of a host of that `locality`.
+pub(crate) fn agent(
+    record: &AgentRecord,
+    settings: &Settings,
+    listen: Option<&Address>,
+    locality: Locality,
+) -> api::Agent {
     let forms = settings.server.broker.port_pool.as_ref().map(PortPool::url_forms).unwrap_or_default();
+    // Without any form they are URLs of `localhost`, which another host's ports do not have.
+    let has_urls = locality == Locality::Local || forms.host_url.is_some() || forms.preview_url.is_some();
     let urls = match record.published {
-        Some(_) => environment::urls(&record.key, record.ports(), forms),
-        None => Vec::new(),
+        Some(_) if has_urls => environment::urls(&record.key, record.ports(), forms),
+        _ => Vec::new(),
     };
     let label = |label: pool::Label| api::Label(label.to_string());
     api::Agent {
@@ -196,4 +204,40 @@ fn port(number: pool::Port, state: &PortState<'_>) -> api::PoolPort {
         }
     }
     port
+}
+
+#[cfg(test)]
+mod tests {
+    use pool::{LeaseId, Port};
+
+    use super::*;
+    use crate::model::Lease;
+
+    /// P9: `localhost` is not where another host publishes.
+    #[test]
+    fn another_host_s_ports_have_no_urls_of_localhost() {
+        let mut record = AgentRecord::new("shop/web".parse().unwrap(), "podman".to_owned());
+        let ports = vec![Port::new(8000).unwrap()];
+        record.lease = Some(Lease { id: LeaseId::new("01J"), ports, since: Moment(0) });
+        record.published = Some("0.0.0.0".to_owned());
+        let urls = |settings: &Settings, locality| {
+            agent(&record, settings, None, locality).urls.into_values().collect::<Vec<_>>()
+        };
+        let plain = Settings::default();
+        assert_eq!(urls(&plain, Locality::Local), ["http://localhost:8000"]);
+        assert_eq!(urls(&plain, Locality::Remote), Vec::<String>::new());
+        let mut named = Settings::default();
+        named.server.broker.port_pool = Some(PortPool {
+            range: "8000-8001".parse().unwrap(),
+            ports_per_agent: 1,
+            host_url: Some("http://203.0.113.7".parse().unwrap()),
+            preview_url: None,
+            exclude: Vec::new(),
+            bind_address: std::net::Ipv4Addr::UNSPECIFIED.into(),
+            cool_down: std::time::Duration::ZERO,
+            guards: false,
+            env_aliases: BTreeMap::new(),
+        });
+        assert_eq!(urls(&named, Locality::Remote), ["http://203.0.113.7:8000"]);
+    }
 }

@@ -156,6 +156,10 @@ pub trait Runtime: Send + Sync {
     /// If the listing is not complete, for whatever reason: an incomplete one is never returned.
     async fn list(&self) -> Result<Vec<Observed>, RuntimeError>;
 
+    /// Ends what this process runs for the runtime, such as a service of it, and nothing of the agents. Nothing is asked of it
+    /// afterwards.
+    async fn close(&self) {}
+
     /// What it wrote on its standard output and error.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! A service that listens already (`systemctl --user enable --now podman.socket`) is used as it is. Where none does and the
 //! `podman` command is there, a service is started on a socket in the broker's home when it is first needed, and ended
-//! with this value. Should the broker be killed, the service ends by itself once no one has asked it anything for a while,
+//! by [`Runtime::close`]. Should the broker be killed, the service ends by itself once no one has asked it anything for a while,
 //! and until then the next broker uses it. The containers do not depend on it.
 //!
 //! # Limits
@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::child;
 use crate::docker::{Docker, EngineEndpoint};
@@ -34,12 +35,22 @@ const IDLE: &str = "60";
 /// How long a service may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long a service has to end when it is asked to.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Podman on this host.
 pub struct Podman {
     place: Place,
-    /// The service that was started here. The lock is held while one is being started, so that there is only one.
-    service: Mutex<Option<Child>>,
+    /// The lock is held while a service is being started, so that there is only one.
+    service: Mutex<Service>,
+}
+
+/// The service that was started here.
+#[derive(Default)]
+struct Service {
+    child: Option<Child>,
+    /// Whether no more is to be started.
+    closed: bool,
 }
 
 enum Place {
@@ -79,7 +90,15 @@ impl Podman {
     }
 
     fn at(place: Place) -> Self {
-        Self { place, service: Mutex::new(None) }
+        Self { place, service: Mutex::new(Service::default()) }
+    }
+
+    /// Whether it runs on this machine, so that the ports that it publishes are this machine's.
+    pub fn is_local(&self) -> bool {
+        match &self.place {
+            Place::Listening(docker) => docker.is_local(),
+            Place::Own { .. } => true,
+        }
     }
 
     /// The API, behind which a service listens by now.
@@ -97,6 +116,10 @@ impl Podman {
             RuntimeError::new(ErrorKind::Unreachable, message)
                 .hint("see what `podman info` says, or name a service that listens in runtimes.podman.host")
         };
+        if service.closed {
+            let message = "podman's service is not started any more: the broker is ending";
+            return Err(RuntimeError::new(ErrorKind::Unreachable, message));
+        }
         // What is there is a dead service's.
         drop(std::fs::remove_file(socket));
         let mut command = Command::new(program);
@@ -106,7 +129,7 @@ impl Podman {
         command.process_group(0).kill_on_drop(true);
         let spawned = command.spawn();
         let child =
-            service.insert(spawned.map_err(|error| failed(format!("podman cannot be run: {error}")))?);
+            service.child.insert(spawned.map_err(|error| failed(format!("podman cannot be run: {error}")))?);
         let deadline = Instant::now() + PATIENCE;
         while UnixStream::connect(socket).await.is_err() {
             if let Ok(Some(status)) = child.try_wait() {
@@ -148,6 +171,24 @@ impl Runtime for Podman {
 
     async fn start(&self, id: &str) -> Result<(), RuntimeError> {
         self.api().await?.start(id).await
+    }
+
+    async fn close(&self) {
+        let Place::Own { socket, .. } = &self.place else { return };
+        let mut service = self.service.lock().await;
+        service.closed = true;
+        let Some(mut child) = service.child.take() else { return };
+        if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+            // It may have ended by itself just now.
+            let _is_there = kill_process(pid, Signal::TERM);
+        }
+        if timeout(FAREWELL, child.wait()).await.is_err()
+            && let Err(error) = child.kill().await
+        {
+            tracing::warn!(%error, "podman's service cannot be ended; it ends by itself once no one asks it anything");
+        }
+        // That it has removed its socket itself is fine.
+        drop(std::fs::remove_file(socket));
     }
 
     /// A service is not started for that: what Podman publishes has a socket.
@@ -194,5 +235,21 @@ impl Runtime for Podman {
 
     async fn attach(&self, id: &str, stdin: bool) -> Result<Streams, RuntimeError> {
         self.api().await?.attach(id, stdin).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_service_on_this_machine_has_its_ports() {
+        let is_local = |host: &str| {
+            let found = Podman::find(Some(host), &|_| None, Path::new("/nowhere")).unwrap();
+            found.is_some_and(|podman| podman.is_local())
+        };
+        assert!(is_local("unix:///run/podman/podman.sock"));
+        assert!(is_local("tcp://127.0.0.1:2375"));
+        assert!(!is_local("tcp://192.0.2.7:2375"));
     }
 }

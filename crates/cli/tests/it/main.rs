@@ -19,6 +19,7 @@ mod kubernetes;
 mod leases;
 mod lessons;
 mod observer;
+mod podman;
 mod preview;
 mod preview_browser;
 mod process;
