@@ -88,10 +88,7 @@ pub(crate) fn resolve(request: &StartRequest, settings: &Settings) -> Result<Res
     let mut env = template.env.clone();
     env.extend(request.env.clone());
     check_env(&env)?;
-    let volumes: Vec<String> = template.volumes.iter().chain(&request.volumes).cloned().collect();
-    for volume in &volumes {
-        parse_volume(volume)?;
-    }
+    let volumes = volumes(&template.volumes, &request.volumes)?;
     let workspace = request.workspace.clone().or_else(|| template.workspace.clone());
     for directory in [&workspace, &request.directory].into_iter().flatten() {
         if !Path::new(directory).is_absolute() {
@@ -175,6 +172,20 @@ pub(crate) fn mounts(spec: &AgentSpec, has_images: bool) -> Result<Vec<Volume>, 
     Ok(mounts)
 }
 
+/// Those of the template and those that were asked for, which take the places of the former.
+fn volumes(template: &[String], asked: &[String]) -> Result<Vec<String>, OperationError> {
+    let target = |text: &String| parse_volume(text).map(|it| it.target.trim_end_matches('/').to_owned());
+    let taken = asked.iter().map(target).collect::<Result<BTreeSet<_>, _>>()?;
+    let mut volumes = Vec::new();
+    for volume in template {
+        if !taken.contains(&target(volume)?) {
+            volumes.push(volume.clone());
+        }
+    }
+    volumes.extend(asked.iter().cloned());
+    Ok(volumes)
+}
+
 fn parse_volume(text: &str) -> Result<Volume, OperationError> {
     let wrong = |why: &str| {
         let hint = "write SRC:DST or SRC:DST:ro, where SRC is an absolute path or the name of a volume";
@@ -183,6 +194,12 @@ fn parse_volume(text: &str) -> Result<Volume, OperationError> {
     let (source, target, read_only) = match text.split(':').collect::<Vec<_>>()[..] {
         [source, target] | [source, target, "rw"] => (source, target, false),
         [source, target, "ro"] => (source, target, true),
+        [_, _, mode] if mode.split(',').any(|it| matches!(it, "z" | "Z")) => {
+            let hint = "have SELinux let containers in with `chcon -R -t container_file_t SRC`, and leave the mode out";
+            let message =
+                format!("the volume `{text}` asks for files to be relabelled, which Berthold does not do");
+            return Err(invalid(message, Some(hint.to_owned())));
+        }
         [_, _, mode] => return Err(wrong(&format!("has the unknown mode `{mode}`"))),
         _ => return Err(wrong("has not the right number of parts")),
     };

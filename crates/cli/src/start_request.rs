@@ -73,7 +73,8 @@ impl Surroundings<'_> {
             CliError::usage(format!("the file {} cannot be read: {source}", file.display()))
         })?;
         let mut variables = Vec::new();
-        for (number, line) in text.lines().enumerate() {
+        // Some editors begin a file with a mark that says that it is UTF-8.
+        for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             let line = line.trim_start();
             if line.is_empty() || line.starts_with('#') {
                 continue;
@@ -195,6 +196,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("vars"), "# mine\n\nA=1\nB=\"2\"\nMINE\nUNSET\n").unwrap();
         let env = |words: &[&str]| request(words, directory.path()).map(|request| request.env);
+        fs::write(directory.path().join("marked"), "\u{feff}A=1\r\nB=2\r\n").unwrap();
+        let marked = env(&["dev", "--env-file", "marked"]).unwrap();
+        assert_eq!(marked, [("A", "1"), ("B", "2")].map(|(n, v)| (n.to_owned(), v.to_owned())).into());
         let expected = [("A", "over"), ("B", "\"2\""), ("C", ""), ("MINE", "my value")];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         assert_eq!(env(&["dev", "-e", "A=over", "-e", "C=", "--env-file", "vars"]), Ok(expected));

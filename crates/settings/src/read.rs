@@ -203,10 +203,20 @@ fn template(block: &Block<'_>) -> Result<Template> {
         network: block.get("network").scalar()?,
         runtime: runtime(&block.get("runtime"))?,
         ports: block.get("ports").count()?,
-        workspace: block.get("workspace").scalar()?,
+        workspace: workspace(&block.get("workspace"))?,
         interactive: block.get("interactive").truth()?,
         terminal: block.get("terminal").truth()?,
     })
+}
+
+/// Only what is typed has a directory from which a path can be meant.
+fn workspace(field: &Field<'_>) -> Result<Option<String>> {
+    let Some(path) = field.scalar()? else { return Ok(None) };
+    if !path.starts_with('/') {
+        let hint = "write an absolute path; what is typed as `-w` may be a relative one";
+        return Err(field.wrong(&format!("is `{path}`, which is a relative path"), Some(hint)));
+    }
+    Ok(Some(path))
 }
 
 fn volumes(field: &Field<'_>) -> Result<Vec<String>> {
@@ -218,6 +228,11 @@ fn volumes(field: &Field<'_>) -> Result<Vec<String>> {
         if !is_volume {
             let hint = "write SRC:DST or SRC:DST:ro, where DST is an absolute path";
             return Err(item.wrong(&format!("is `{text}`, which is no volume"), Some(hint)));
+        }
+        let source = parts[0];
+        if !source.starts_with('/') && (source.starts_with(['.', '~']) || source.contains('/')) {
+            let hint = "write an absolute path, or the name of a volume; what is typed as `-v` may be a relative path";
+            return Err(item.wrong(&format!("is `{text}`, whose source is a relative path"), Some(hint)));
         }
     }
     Ok(texts)

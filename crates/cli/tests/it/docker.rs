@@ -393,3 +393,40 @@ fn exec_and_logs_are_those_of_the_agent() {
     let error = host.error(1, &["exec", "dev", "--", "true"]);
     assert_eq!(error["code"], "not_running");
 }
+
+#[test]
+fn a_template_fills_in_and_what_is_typed_comes_on_top() {
+    needs_docker!();
+    let (image, theirs, mine) = (image(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(theirs.path().join("whose"), "the template's").unwrap();
+    std::fs::write(mine.path().join("whose"), "mine").unwrap();
+    let source = theirs.path().display();
+    let mut host = Host::with_settings(
+        |range| {
+            format!(
+                "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{range}\" }} }} }}
+templates:
+  web:
+    image: \"{image}\"
+    runtime: docker
+    command: [sh, -c, \"trap 'exit 0' TERM; sleep 100000 & wait\"]
+    env: {{ COLOUR: red, SIZE: small }}
+    volumes: [\"{source}:/data:ro\", \"{source}:/more\"]
+    ports: 3
+"
+            )
+        },
+        8,
+    );
+    host.serve();
+    let volume = format!("{}:/data/", mine.path().display());
+    let agent =
+        host.json(&["start", "dev", "--template", "web", "-e", "COLOUR=blue", "-v", &volume])["agent"]
+            .clone();
+    assert_eq!((&agent["runtime"], &agent["image"]), (&json!("docker"), &json!(image)));
+    assert_eq!(host.leased().len(), 3);
+    let inside = |command: &str| host.ok(&["exec", "dev", "--", "sh", "-c", command]);
+    assert_eq!(inside("cat /data/whose"), "mine");
+    assert_eq!(inside("cat /more/whose"), "the template's");
+    assert_eq!(inside("echo $COLOUR $SIZE"), "blue small\n");
+}

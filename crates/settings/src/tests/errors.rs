@@ -299,6 +299,20 @@ fn wrong_values() {
       |                               ^^^
     hint: write SRC:DST or SRC:DST:ro, where DST is an absolute path
     ");
+    assert_snapshot!(check("templates:\n  web:\n    volumes: [cache:/cache, ./src:/src]\n"), @"
+    settings.yaml:3:29: `templates.web.volumes[1]` is `./src:/src`, whose source is a relative path
+      |
+    3 |     volumes: [cache:/cache, ./src:/src]
+      |                             ^^^^^^^^^^
+    hint: write an absolute path, or the name of a volume; what is typed as `-v` may be a relative path
+    ");
+    assert_snapshot!(check("templates: { web: { workspace: ../web } }"), @"
+    settings.yaml:1:32: `templates.web.workspace` is `../web`, which is a relative path
+      |
+    1 | templates: { web: { workspace: ../web } }
+      |                                ^^^^^^
+    hint: write an absolute path; what is typed as `-w` may be a relative one
+    ");
     assert_snapshot!(check("runtimes: { kubernetes: { expose: ingress } }"), @"
     settings.yaml:1:35: `runtimes.kubernetes.expose` is `ingress`, which is not one of forward, host_port, node_port, none
       |
