@@ -94,6 +94,42 @@ async fn the_database_refuses_a_port_twice_and_a_second_lease_of_one_owner() {
     );
 }
 
+/// SQLite ends the whole transaction by itself when, say, the disk is full: then nothing of the batch is on disk, and nobody may be
+/// told otherwise, neither of what came before nor of what comes after.
+#[tokio::test]
+async fn what_is_rolled_back_behind_the_writers_back_is_told_as_not_recorded() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("ledger.db");
+    let (connection, ..) = open(&path).unwrap();
+    let trigger = "CREATE TEMP TRIGGER full BEFORE INSERT ON agents WHEN NEW.name = 'full'
+                   BEGIN SELECT RAISE(ROLLBACK, 'as if the disk were full'); END";
+    connection.execute_batch(trigger).unwrap();
+    // Held until all are sent, so that they are one batch.
+    let blocker = rusqlite::Connection::open(&path).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let ledger = Ledger::start(connection).unwrap();
+    let send = |name: &str, port: u16| {
+        let key = format!("default/{name}");
+        ledger.record(granted(&agent(&key), &lease(name, &[port])))
+    };
+    let first = send("first", 7999);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let sent = [send("before", 8000), send("full", 8001), send("after", 8002)];
+    blocker.execute_batch("COMMIT").unwrap();
+    // Alone or not, depending on how fast the writer was.
+    let _of_no_concern = first.on_disk().await;
+    for recorded in sent {
+        let error = recorded.on_disk().await.unwrap_err();
+        assert_eq!(error.reason, "as if the disk were full");
+    }
+    send("later", 8000).on_disk().await.unwrap();
+    drop(ledger);
+    let (_, contents, _) = start(&path);
+    let names: Vec<_> = contents.agents.iter().map(|agent| agent.key.name.to_string()).collect();
+    assert!(names.iter().all(|name| name == "first" || name == "later"), "{names:?}");
+    assert!(names.contains(&"later".to_owned()));
+}
+
 #[tokio::test]
 async fn one_transaction_exchanges_a_lease_for_its_successor() {
     let home = tempfile::tempdir().unwrap();

@@ -22,6 +22,9 @@ pub(crate) struct Ledger {
     flushes: Arc<AtomicU64>,
 }
 
+/// Why nothing was recorded, if SQLite does not say more.
+const ROLLED_BACK: &str = "the transaction was rolled back";
+
 struct Job {
     changes: Vec<Change>,
     /// The thread answers once, unless the caller has gone.
@@ -127,9 +130,16 @@ fn commit(connection: &Connection, batch: &[Job]) -> Vec<Result<(), LedgerError>
     let committed = (|| {
         connection.execute_batch("BEGIN IMMEDIATE")?;
         for job in batch {
-            results.push(apply(connection, &job.changes));
+            let applied = apply(connection, &job.changes);
+            // SQLite may end the whole transaction by itself, as when the disk is full. Nothing of the batch is recorded then, and what
+            // was applied from here on would be recorded alone.
+            if connection.is_autocommit() {
+                let lost = || LedgerError { reason: ROLLED_BACK.to_owned(), disk_full: false };
+                return Err(applied.err().unwrap_or_else(lost));
+            }
+            results.push(applied);
         }
-        connection.execute_batch("COMMIT")
+        Ok(connection.execute_batch("COMMIT")?)
     })();
     let Err(error) = committed else { return results };
     // A failed commit may or may not have ended the transaction; after this it has, with nothing recorded.
@@ -138,7 +148,6 @@ fn commit(connection: &Connection, batch: &[Job]) -> Vec<Result<(), LedgerError>
     {
         tracing::error!(%error, "a transaction of the ledger could not be rolled back");
     }
-    let error = LedgerError::from(error);
     batch.iter().map(|_| Err(error.clone())).collect()
 }
 
