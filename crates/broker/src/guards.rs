@@ -12,7 +12,7 @@
 //!
 //! **Limits.** A guard does not keep a server away that asks for the port by number and has `SO_REUSEADDR`, and nothing sees UDP.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
@@ -28,6 +28,8 @@ const RESERVED: u64 = 1024;
 #[derive(Default)]
 pub(crate) struct Guards {
     sockets: BTreeMap<Port, OwnedFd>,
+    /// The idle ports that could not be guarded, because someone had them at that moment.
+    unguarded: BTreeSet<Port>,
     /// How many there may be at the most.
     limit: usize,
 }
@@ -47,7 +49,7 @@ impl Guards {
             }
         }
         let left = limit.current.map_or(u64::MAX, |current| current.saturating_sub(RESERVED));
-        Self { sockets: BTreeMap::new(), limit: usize::try_from(left).unwrap_or(usize::MAX).min(size) }
+        Self { limit: usize::try_from(left).unwrap_or(usize::MAX).min(size), ..Self::default() }
     }
 
     /// How many ports can be guarded.
@@ -58,15 +60,32 @@ impl Guards {
     /// Guards what has become idle in the pool since this was called last, and lets go of what has not stayed so.
     pub(crate) fn follow(&mut self, pool: &mut PortPool) {
         while let Some(port) = pool.next_changed() {
+            self.unguarded.remove(&port);
             if !pool.can_be_leased(port) {
                 self.sockets.remove(&port);
-            } else if self.sockets.len() < self.limit
-                && !self.sockets.contains_key(&port)
-                // What someone has already needs no guard, and cannot have one.
-                && let Ok(socket) = guard(port.get())
-            {
-                self.sockets.insert(port, socket);
+            } else if !self.sockets.contains_key(&port) {
+                self.guard(port);
             }
+        }
+    }
+
+    /// Tries again what could not be guarded. Who had the port may have let go of it without the pool having changed.
+    pub(crate) fn retry(&mut self, pool: &PortPool) {
+        for port in std::mem::take(&mut self.unguarded) {
+            if pool.can_be_leased(port) {
+                self.guard(port);
+            }
+        }
+    }
+
+    fn guard(&mut self, port: Port) {
+        if self.sockets.len() >= self.limit {
+            return;
+        }
+        match guard(port.get()) {
+            Ok(socket) => drop(self.sockets.insert(port, socket)),
+            // What someone has already needs no guard, and cannot have one.
+            Err(_) => drop(self.unguarded.insert(port)),
         }
     }
 }
@@ -138,6 +157,21 @@ mod tests {
             TcpListener::bind(format!("{address}:{port}")).unwrap();
             UdpSocket::bind(format!("{address}:{port}")).unwrap();
         }
+    }
+
+    #[test]
+    fn what_could_not_be_guarded_is_tried_again() {
+        let (mut pool, port) = pool();
+        let mut guards = Guards::for_pool(pool.size());
+        let family = AddressFamily::INET;
+        let holder = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        bind(&holder, &SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.get()))).unwrap();
+        guards.follow(&mut pool);
+        drop(holder);
+        guards.follow(&mut pool);
+        assert!(!is_guarded(port), "the pool has not changed");
+        guards.retry(&pool);
+        assert!(is_guarded(port));
     }
 
     #[test]
