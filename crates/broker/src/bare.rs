@@ -187,7 +187,7 @@ impl Core {
         };
         self.end_bare(&bare, reason).await?;
         // Nobody has to run into what is known already.
-        self.block(&held);
+        self.block_idle(&held);
         Ok(Some(bare))
     }
 

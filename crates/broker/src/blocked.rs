@@ -3,9 +3,12 @@
 //! Two things tell of them: the sockets of this host, and the runtimes, since a port that is published by packet rules alone has
 //! no socket. The kernel's tables are read rather than every port probed, for a probe has the port for a moment itself; only what
 //! the tables show, and what was blocked before, is probed.
+//!
+//! A port that an engine refused although nothing here shows why (its view is not ours: a machine of its own, another
+//! namespace) is blocked for a while, for a probe would lift that at once.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use pool::{LeaseId, Port};
@@ -14,7 +17,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::clock;
-use crate::core::Core;
+use crate::core::{Core, State};
 use crate::holder::Sockets;
 use crate::probe;
 use crate::runtimes::Locality;
@@ -23,38 +26,55 @@ use crate::runtimes::Locality;
 /// an engine may close its socket a little after it said that the container ended.
 const PATIENCE: (u32, Duration) = (10, Duration::from_millis(20));
 
+/// For how long a port stays blocked that an engine refused, where nothing here shows why: a probe finds such a port free.
+const REFUSED: Duration = Duration::from_secs(30);
+
 /// What a port is blocked by if nothing more is known.
 const UNKNOWN: &str = "another process on this host";
 
 impl Core {
-    /// Marks ports as held by someone else. What is known already is not said again.
-    pub(crate) fn block(&self, ports: &BTreeMap<Port, String>) {
-        let mut state = self.state();
-        let known: BTreeMap<Port, String> =
-            state.pool.blocked().map(|(port, by)| (port, by.to_owned())).collect();
-        let news: Vec<(&Port, &String)> =
-            ports.iter().filter(|(port, by)| known.get(port) != Some(by)).collect();
-        for (port, by) in &news {
-            state.pool.block(**port, by, clock::now());
-        }
-        drop(state);
-        for (port, by) in &news {
+    /// Marks those ports as held by someone else that nobody leases. What is known already is not said again.
+    pub(crate) fn block_idle(&self, ports: &BTreeMap<Port, String>) {
+        let news = {
+            let mut state = self.state();
+            let idle: BTreeMap<Port, String> = ports
+                .iter()
+                .filter(|(port, _)| state.pool.is_idle(**port))
+                .map(|(port, by)| (*port, by.clone()))
+                .collect();
+            state.block(&idle)
+        };
+        self.tell_blocked(&news);
+    }
+
+    /// Tells of ports that [`State::block`] has marked.
+    pub(crate) fn tell_blocked(&self, news: &[(Port, String)]) {
+        for (port, by) in news {
             tracing::warn!(port = port.get(), by, "a port of the pool is held by someone else");
         }
-        self.tell_pool(news.into_iter().map(|(port, _)| *port));
+        self.tell_pool(news.iter().map(|(port, _)| *port));
     }
 
     /// Marks ports that the engine `runtime` has just refused.
     pub(crate) async fn block_refused(&self, ports: &[Port], runtime: &str) {
         let mut held = self.held_unseen(runtime).await;
         held.retain(|port, _| ports.contains(port));
-        let others: Vec<Port> = ports.iter().copied().filter(|port| !held.contains_key(port)).collect();
-        if self.runtimes.locality(runtime) == Locality::Local {
-            held.extend(name(others).await);
-        } else {
-            held.extend(others.into_iter().map(|port| (port, format!("something on the host of {runtime}"))));
-        }
-        self.block(&held);
+        let is_local = self.runtimes.locality(runtime) == Locality::Local;
+        let others = ports.iter().copied().filter(|port| !held.contains_key(port));
+        let (busy, unexplained): (Vec<Port>, Vec<Port>) =
+            others.partition(|port| is_local && probe::is_busy(*port));
+        held.extend(name(busy).await);
+        let by = format!(
+            "something that only {runtime} sees: it refused the port, which is tried again after {} s",
+            REFUSED.as_secs()
+        );
+        held.extend(unexplained.iter().map(|port| (*port, by.clone())));
+        let news = {
+            let mut state = self.state();
+            state.refused.extend(unexplained.into_iter().map(|port| (port, Instant::now())));
+            state.block(&held)
+        };
+        self.tell_blocked(&news);
     }
 
     /// Looks for holders of every port of the pool that is not leased: blocks what is held, unblocks what no longer is.
@@ -76,10 +96,15 @@ impl Core {
             }
         }
         held.extend(name(busy).await);
-        let is_idle = |port: &Port| self.state().pool.is_idle(*port);
-        held.retain(|port, _| is_idle(port));
-        self.block(&held);
-        let free: Vec<Port> = before.into_iter().filter(|port| !held.contains_key(port)).collect();
+        self.block_idle(&held);
+        let free: Vec<Port> = {
+            let mut state = self.state();
+            // What was refused for a reason that is seen by now is free as soon as that is not seen any more.
+            state.refused.retain(|port, at| at.elapsed() < REFUSED && !held.contains_key(port));
+            state.retry_guards();
+            let is_over = |port: &Port| !held.contains_key(port) && !state.refused.contains_key(port);
+            before.into_iter().filter(is_over).collect()
+        };
         self.unblock(&free);
     }
 
@@ -98,9 +123,16 @@ impl Core {
     /// host's, and all of those of the runtime `wanted_on`. Of a runtime that cannot be asked, it is what it told last.
     pub(crate) async fn held_unseen(&self, wanted_on: &str) -> BTreeMap<Port, String> {
         // Asked for before the runtimes are: what ends in between is not taken for someone else's.
-        let own: HashSet<LeaseId> = self.state().pool.leases().cloned().collect();
-        let is_own =
-            |held: &HeldPort| held.lease.as_deref().is_some_and(|id| own.contains(&LeaseId::new(id)));
+        let own: HashMap<LeaseId, Vec<Port>> = {
+            let state = self.state();
+            let ports = |id: &LeaseId| state.pool.ports_of(id).unwrap_or_default().to_vec();
+            state.pool.leases().map(|id| (id.clone(), ports(id))).collect()
+        };
+        // The label alone says little: what someone runs from an image of an agent's container has it as well.
+        let is_own = |held: &HeldPort| {
+            let ports = held.lease.as_deref().and_then(|id| own.get(&LeaseId::new(id)));
+            ports.is_some_and(|ports| ports.iter().any(|port| port.get() == held.port))
+        };
         let is_own = &is_own;
         let asked = self.runtimes.usable().map(|runtime| async move {
             let only_here = runtime.name() != wanted_on;
@@ -126,6 +158,21 @@ impl Core {
         if !ports.is_empty() {
             self.tell(api::Event::Pool { lease: None, ports });
         }
+    }
+}
+
+impl State {
+    /// Marks ports as held by someone else, leased or not, and says which of them are news.
+    pub(crate) fn block(&mut self, ports: &BTreeMap<Port, String>) -> Vec<(Port, String)> {
+        let known: BTreeMap<Port, String> =
+            self.pool.blocked().map(|(port, by)| (port, by.to_owned())).collect();
+        let is_news = |(port, by): &(&Port, &String)| known.get(port) != Some(by);
+        let news: Vec<(Port, String)> =
+            ports.iter().filter(is_news).map(|(port, by)| (*port, by.clone())).collect();
+        for (port, by) in &news {
+            self.pool.block(*port, by, clock::now());
+        }
+        news
     }
 }
 

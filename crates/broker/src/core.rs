@@ -4,11 +4,12 @@
 //! `.await`. An operation on an agent holds that agent's own lock from end to end, so that two on one agent come one after the
 //! other, and those on different agents run side by side.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
-use pool::{AgentKey, LeaseId, Moment, PoolSpec, PortPool, PortRange};
+use pool::{AgentKey, LeaseId, Moment, PoolSpec, Port, PortPool, PortRange};
 use runtime::HeldPort;
 use settings::Settings;
 use tokio::sync::{OwnedMutexGuard, broadcast};
@@ -20,8 +21,10 @@ use crate::guards::Guards;
 use crate::home::Home;
 use crate::ledger::Ledger;
 use crate::listen::Address;
-use crate::model::{AgentRecord, BareLease, Former};
+use crate::model::{AgentRecord, BareLease, Former, Lease};
+use crate::outcome::Before;
 use crate::runtimes::Runtimes;
+use crate::verdict::Absence;
 use crate::view;
 
 /// How many events a slow listener may be behind before it misses some.
@@ -61,8 +64,16 @@ pub(crate) struct State {
     pub(crate) bare: BTreeMap<AgentKey, BareLease>,
     /// What owners of such leases had that have none now.
     pub(crate) former: BTreeMap<AgentKey, Former>,
-    /// When the runtime was first found to have nothing of a lease.
-    pub(crate) missing: HashMap<LeaseId, Moment>,
+    /// When a lease was granted, if that was by this process. Not by the wall clock, which may be set.
+    pub(crate) granted: HashMap<LeaseId, Instant>,
+    /// Since when the runtime has had nothing of a lease, whenever it was asked.
+    pub(crate) missing: HashMap<LeaseId, Instant>,
+    /// The ports that an engine refused though nothing here shows why, and when.
+    pub(crate) refused: BTreeMap<Port, Instant>,
+    /// The runtimes that have had an agent since this broker started.
+    pub(crate) used: BTreeSet<String>,
+    /// What owners have again of former ports if their start comes to nothing.
+    pub(crate) before: HashMap<LeaseId, Before>,
     /// The leases whose end is being waited for.
     pub(crate) watched: HashSet<LeaseId>,
     /// The ports of others of which each runtime told last, for when it does not tell.
@@ -204,11 +215,39 @@ impl State {
             agents: BTreeMap::new(),
             bare: BTreeMap::new(),
             former: BTreeMap::new(),
+            granted: HashMap::new(),
             missing: HashMap::new(),
+            refused: BTreeMap::new(),
+            used: BTreeSet::new(),
+            before: HashMap::new(),
             watched: HashSet::new(),
             told_held: BTreeMap::new(),
             warnings: BTreeMap::new(),
         }
+    }
+}
+
+impl State {
+    /// What speaks for it that a lease is over of which nothing is there now.
+    pub(crate) fn absence(&self, lease: &Lease) -> Absence {
+        let age = self.granted.get(&lease.id).map(Instant::elapsed);
+        Absence {
+            age: age.unwrap_or_else(|| clock::age(lease.since)),
+            missing_for: self.missing.get(&lease.id).map(Instant::elapsed),
+        }
+    }
+
+    /// Forgets what was kept of a lease that has ended.
+    pub(crate) fn drop_traces(&mut self, lease: &LeaseId) {
+        self.granted.remove(lease);
+        self.missing.remove(lease);
+        self.before.remove(lease);
+    }
+
+    /// Guards idle ports that could not be guarded when they became idle.
+    pub(crate) fn retry_guards(&mut self) {
+        let Self { guards, pool, .. } = self;
+        guards.retry(pool);
     }
 }
 

@@ -12,6 +12,8 @@
 //! | `none` | nothing, but each change is written down |
 //! | `kill N` | SIGKILL right after the N-th change |
 //! | `refuse N` | the N-th call, a question or a change, is not made, and fails |
+//! | `refuse N WHAT` | the N-th call of that kind alone, such as `process remove` |
+//! | `occupied N` | no runtime can have port N, though nothing on this host has it |
 //! | `lose N` | the N-th change of a runtime is made, and fails all the same |
 //! | `unpublish` | runtimes have published nothing of what they started |
 //!
@@ -44,6 +46,8 @@ static FAULT: OnceLock<Fault> = OnceLock::new();
 struct Fault {
     kind: Kind,
     at: u64,
+    /// Which calls are counted that can be refused; empty for all.
+    what: String,
     changes: AtomicU64,
     calls: AtomicU64,
     log: File,
@@ -54,6 +58,7 @@ enum Kind {
     Kill,
     Refuse,
     Lose,
+    Occupied,
     Unpublish,
     None,
 }
@@ -61,18 +66,21 @@ enum Kind {
 /// Reads what is to happen, for a broker that keeps its things in `home`.
 pub(crate) fn arm(home: &Path) {
     let Ok(wanted) = env::var("BERTHOLD_FAULT") else { return };
-    let (kind, at) = wanted.split_once(' ').unwrap_or((&wanted, "0"));
+    let mut parts = wanted.splitn(3, ' ');
+    let (kind, at) = (parts.next().unwrap_or_default(), parts.next().unwrap_or("0"));
+    let what = parts.next().unwrap_or_default().to_owned();
     let kind = match kind {
         "kill" => Kind::Kill,
         "refuse" => Kind::Refuse,
         "lose" => Kind::Lose,
+        "occupied" => Kind::Occupied,
         "unpublish" => Kind::Unpublish,
         _ => Kind::None,
     };
     let at = at.parse().unwrap_or(0);
     match File::options().create(true).append(true).open(home.join("faults.log")) {
         Ok(log) => {
-            let fault = Fault { kind, at, changes: AtomicU64::new(0), calls: AtomicU64::new(0), log };
+            let fault = Fault { kind, at, what, changes: AtomicU64::new(0), calls: AtomicU64::new(0), log };
             drop(FAULT.set(fault));
         }
         Err(error) => tracing::error!(%error, "no fault will happen: the file faults.log cannot be written"),
@@ -82,6 +90,9 @@ pub(crate) fn arm(home: &Path) {
 impl Fault {
     /// Whether this call is the one that is not to be made.
     fn refuses(&self, what: &str) -> bool {
+        if !what.contains(&self.what) {
+            return false;
+        }
         let number = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
         let refuses = self.kind == Kind::Refuse && number == self.at;
         if refuses {
@@ -190,6 +201,10 @@ impl Runtime for Faulty {
         self.0.publishes()
     }
 
+    fn reuses_ids(&self) -> bool {
+        self.0.reuses_ids()
+    }
+
     async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
         self.0.engine().await
     }
@@ -204,6 +219,12 @@ impl Runtime for Faulty {
     }
 
     async fn create(&self, spec: &Spec) -> Result<Created, RuntimeError> {
+        if let Some(Fault { kind: Kind::Occupied, at, .. }) = FAULT.get()
+            && spec.publish.iter().any(|it| u64::from(it.host) == *at)
+        {
+            let port = u16::try_from(*at).ok();
+            return Err(RuntimeError::new(ErrorKind::PortRefused { port }, "a test has it so"));
+        }
         self.change("create", self.0.create(spec)).await
     }
 

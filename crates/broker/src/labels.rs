@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pool::{AgentKey, LeaseId, Name, Port};
 use runtime::Observed;
 
-use crate::model::{Lease, join_ports, split_ports};
+use crate::model::{AgentRecord, Lease, join_ports, split_ports};
 
 const AGENT: &str = "berthold.agent";
 const PROJECT: &str = "berthold.project";
@@ -38,7 +38,25 @@ pub(crate) fn write(broker: &str, key: &AgentKey, lease: &Lease) -> BTreeMap<Str
 
 /// What the labels of `observed` say, if it is an agent of the broker of that id; none for anything else, also for
 /// labels that make no sense.
+///
+/// Labels alone do not make it an agent: `docker commit` copies them into an image, and whatever is run from that has them too. It
+/// must also have the agent's name on the runtime, or be what is known to be the agent: see [`read_known`].
 pub(crate) fn read(broker: &str, observed: &Observed) -> Option<Tag> {
+    claimed(broker, observed).filter(|tag| observed.name == tag.key.runtime_name())
+}
+
+/// The same where this is `known` of the agent that the labels may name: someone may have given its container another name.
+pub(crate) fn read_known(broker: &str, observed: &Observed, known: &AgentRecord) -> Option<Tag> {
+    let is_it = |tag: &Tag| {
+        tag.key == known.key
+            && (observed.name == tag.key.runtime_name()
+                || known.container.as_deref() == Some(observed.id.as_str()))
+    };
+    claimed(broker, observed).filter(is_it)
+}
+
+/// What the labels say, whoever bears them.
+fn claimed(broker: &str, observed: &Observed) -> Option<Tag> {
     let label = |name: &str| observed.labels.get(name).map(String::as_str);
     if label(BROKER)? != broker {
         return None;
@@ -59,7 +77,7 @@ mod tests {
     fn observed(labels: BTreeMap<String, String>) -> Observed {
         Observed {
             id: "1".into(),
-            name: "dev".into(),
+            name: "shop--dev".into(),
             labels,
             state: ObservedState::Created,
             image: None,
@@ -81,6 +99,22 @@ mod tests {
         assert_eq!(labels["berthold.agent"], "shop/dev");
         assert_eq!(labels["berthold.ports"], "8000-8001-8010");
         assert_eq!(read("b1", &observed(labels)), Some(tag));
+    }
+
+    #[test]
+    fn copied_labels_make_nothing_an_agent() {
+        let (tag, labels) = tag();
+        let mut copy = observed(labels);
+        copy.name = "debugging".to_owned();
+        assert_eq!(read("b1", &copy), None);
+        let mut known = AgentRecord::new(tag.key.clone(), "docker".to_owned());
+        assert_eq!(read_known("b1", &copy, &known), None);
+        known.container = Some("2".to_owned());
+        assert_eq!(read_known("b1", &copy, &known), None);
+        known.container = Some("1".to_owned());
+        assert_eq!(read_known("b1", &copy, &known), Some(tag), "the agent itself, under another name");
+        known.key = "shop/other".parse().unwrap();
+        assert_eq!(read_known("b1", &copy, &known), None);
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Core {
         })?;
         if let Some((runtime, id)) = leftover {
             let failed = |source| Failure::untouched(runtime_error(record, source));
-            runtime.remove(id).await.map_err(failed)?;
+            self.remove_known(runtime, &record.key, id).await.map_err(failed)?;
         }
         record.container = None;
         let wanted = self.runtime_spec(runtime.as_ref(), record, &spec).map_err(Failure::untouched)?;
@@ -131,7 +131,8 @@ impl Core {
         }
         let id = found.map(|observed| observed.id).or_else(|| record.container.clone());
         if let Some(id) = id {
-            runtime.remove(&id).await.map_err(|source| runtime_error(record, source))?;
+            let removed = self.remove_known(runtime, &record.key, &id).await;
+            removed.map_err(|source| runtime_error(record, source))?;
         }
         self.withdraw(runtime, record).await
     }

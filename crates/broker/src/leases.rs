@@ -4,12 +4,13 @@
 //! its ports to anyone else. If the ledger cannot be written, the pool is put back as it was.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use pool::{Exhausted, LeaseId, Moment, Owner, Port};
 
 use crate::blocked::{self, is_held};
 use crate::clock;
-use crate::core::Core;
+use crate::core::{Core, State};
 use crate::error::OperationError;
 use crate::ledger::{Change, LedgerError};
 use crate::model::{AgentRecord, Lease};
@@ -50,14 +51,33 @@ impl Core {
             self.undo(&undo, &id);
             return Err(OperationError::Ledger { key: record.key, source });
         }
-        if let Some(old) = &undo.old {
+        {
             let mut state = self.state();
-            state.pool.complete_exchange(&old.id, clock::now());
-            state.missing.remove(&old.id);
+            state.granted.insert(id.clone(), Instant::now());
+            state.used.insert(record.runtime.clone());
+            if let Some(old) = &undo.old {
+                state.pool.complete_exchange(&old.id, clock::now());
+                state.drop_traces(&old.id);
+            }
         }
         self.tell_ports(&id, &ports);
         self.publish(record.clone());
         Ok(record)
+    }
+
+    /// Whether there are ports for a lease of `count` in place of the one that `record` has. None is taken.
+    ///
+    /// # Errors
+    /// [`OperationError::Exhausted`].
+    pub(crate) fn check_lease(&self, record: &AgentRecord, count: u16) -> Result<(), OperationError> {
+        let Some(old) = &record.lease else { return Ok(()) };
+        let owner = Owner::Agent(record.key.clone());
+        let mut pool = self.state().pool.clone();
+        let taken = pool.exchange(&old.id, Self::new_lease_id(), usize::from(count), owner, clock::now());
+        taken.map(drop).map_err(|source| OperationError::Exhausted {
+            owner: record.key.to_string(),
+            source: Box::new(source),
+        })
     }
 
     /// Ends the lease of `record`, of which the runtime has confirmed that nothing runs any more, and enters the record as
@@ -101,7 +121,7 @@ impl Core {
         if let Some(lease) = &ended {
             let mut state = self.state();
             state.pool.release(&lease.id, now, remember);
-            state.missing.remove(&lease.id);
+            state.drop_traces(&lease.id);
         }
         let owner = Owner::Agent(record.key.clone());
         match ending {
@@ -166,21 +186,19 @@ impl Core {
             if held.is_empty() {
                 return Ok(ports);
             }
-            self.undo(undo, id);
-            self.block(&held);
+            let news = {
+                // In one step, or someone else may lease such a port in between.
+                let mut state = self.state();
+                undo.carry_out(&mut state, id);
+                state.block(&held)
+            };
+            self.tell_blocked(&news);
         }
     }
 
     /// Gives the owner back what it had before `new` was chosen for it.
     pub(crate) fn undo(&self, undo: &Undo, new: &LeaseId) {
-        let (mut state, now) = (self.state(), clock::now());
-        match &undo.old {
-            Some(old) => state.pool.undo_exchange(&old.id, &old.ports, new, now),
-            None => {
-                state.pool.release(new, now, false);
-                state.pool.remember(undo.owner.clone(), &undo.former, undo.released_at.unwrap_or(now));
-            }
-        }
+        undo.carry_out(&mut self.state(), new);
     }
 
     /// Tells the listeners that a lease was granted or has ended.
@@ -203,6 +221,17 @@ pub(crate) struct Undo {
 }
 
 impl Undo {
+    fn carry_out(&self, state: &mut State, new: &LeaseId) {
+        match &self.old {
+            Some(old) => state.pool.undo_exchange(&old.id, &old.ports, new),
+            None => {
+                state.pool.cancel(new);
+                let released_at = self.released_at.unwrap_or_else(clock::now);
+                state.pool.remember(self.owner.clone(), &self.former, released_at);
+            }
+        }
+    }
+
     /// Whether `port` was the owner's own a moment ago.
     fn had(&self, port: Port) -> bool {
         self.former.contains(&port) || self.old.as_ref().is_some_and(|old| old.ports.contains(&port))

@@ -15,6 +15,7 @@ use runtime::{ErrorKind, Observed, ObservedState, Runtime, RuntimeError};
 use crate::clock;
 use crate::core::Core;
 use crate::error::{OperationError, shown};
+use crate::labels;
 use crate::launch::Failure;
 use crate::leases::Ending;
 use crate::model::{AgentRecord, AgentSpec, Stage};
@@ -61,8 +62,7 @@ impl Core {
                 if !request.replace {
                     return Err(differs(&record, &differences));
                 }
-                // Whatever is slow or may fail comes before the running agent is touched.
-                self.prepare_image(&plan.runtime, &key, &plan.spec).await?;
+                self.foresee(&record, &plan.runtime, &plan.spec).await?;
                 record.container = Some(observed.id);
                 self.halt(&held_by, record, self.settings.server.broker.stop_timeout).await?;
             }
@@ -120,7 +120,7 @@ impl Core {
             (Some(AgentSpec { remove: true, .. }), container) => {
                 if let Some(id) = container {
                     let failed = |source| runtime_error(&record, source);
-                    runtime.remove(id).await.map_err(failed)?;
+                    self.remove_known(&runtime, &key, id).await.map_err(failed)?;
                 }
                 Ending::Forget
             }
@@ -149,6 +149,7 @@ impl Core {
             return Err(spec::invalid(message, Some(hint)));
         };
         if record.is_live() {
+            self.foresee(&record, &runtime, &spec).await?;
             let grace = grace.unwrap_or(self.settings.server.broker.stop_timeout);
             self.halt(&runtime, record, grace).await?;
         }
@@ -171,11 +172,25 @@ impl Core {
                 record.stage = Stage::Stopped;
             }
             if let Some(id) = &record.container {
-                runtime.remove(id).await.map_err(|source| runtime_error(&record, source))?;
+                self.remove_known(&runtime, &key, id)
+                    .await
+                    .map_err(|source| runtime_error(&record, source))?;
             }
         }
         let ledger = |source| OperationError::Ledger { key: key.clone(), source };
         self.end_lease(record, Ending::Forget).await.map(Some).map_err(ledger)
+    }
+
+    /// Does what is slow, and finds out what would keep an agent from being started anew, before the one that runs is touched.
+    async fn foresee(
+        &self,
+        record: &AgentRecord,
+        runtime: &Arc<dyn Runtime>,
+        spec: &AgentSpec,
+    ) -> Result<(), OperationError> {
+        spec::mounts(spec, runtime.needs_image())?;
+        self.check_lease(record, spec.ports)?;
+        self.prepare_image(runtime, &record.key, spec).await
     }
 
     /// Starts what does not run. What the agent had before has been confirmed to have ended.
@@ -229,6 +244,9 @@ impl Core {
                     runtime.name()
                 ));
                 self.note_or_log(&record).await;
+                if let Some(lease) = &record.lease {
+                    self.state().before.insert(lease.id.clone(), before);
+                }
                 return Err(failure.error);
             }
             record.container = None;
@@ -326,9 +344,27 @@ impl Core {
         Ok(None)
     }
 
+    /// Removes what is known under `id` to be left of an agent. Where ids are used again, what has it by now may be someone else's:
+    /// that is left alone.
+    pub(crate) async fn remove_known(
+        &self,
+        runtime: &Arc<dyn Runtime>,
+        key: &AgentKey,
+        id: &str,
+    ) -> Result<(), RuntimeError> {
+        if runtime.reuses_ids() {
+            let Some(observed) = runtime.inspect(id).await? else { return Ok(()) };
+            if labels::read(&self.id, &observed).is_none_or(|tag| tag.key != *key) {
+                tracing::info!(agent = %key, id, "what is there now is not the agent's, and is left");
+                return Ok(());
+            }
+        }
+        runtime.remove(id).await
+    }
+
     /// Whether this is the agent under the lease that it has now.
     pub(crate) fn is_of_lease(&self, observed: &Observed, record: &AgentRecord) -> bool {
-        let tag = crate::labels::read(&self.id, observed);
+        let tag = labels::read_known(&self.id, observed, record);
         matches!((tag, &record.lease), (Some(tag), Some(lease)) if tag.lease == lease.id)
     }
 

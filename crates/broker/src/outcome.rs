@@ -30,6 +30,12 @@ impl Before {
     }
 }
 
+impl From<Before> for Ending {
+    fn from(before: Before) -> Self {
+        Self::Restore { former: before.former, released_at: before.released_at }
+    }
+}
+
 impl Core {
     /// Enters an agent as running, or as ended if it has done its work already; from here on it is watched.
     pub(crate) async fn confirm(
@@ -82,7 +88,7 @@ impl Core {
         if record.spec.as_ref().is_some_and(|spec| spec.remove) {
             // What cannot be removed now is removed with the next look of the reconciler.
             let removed = match (self.runtimes.get(&record.runtime), &record.container) {
-                (Ok(runtime), Some(id)) => runtime.remove(id).await.is_ok(),
+                (Ok(runtime), Some(id)) => self.remove_known(&runtime, &record.key, id).await.is_ok(),
                 (_, container) => container.is_none(),
             };
             if removed {
@@ -106,11 +112,7 @@ impl Core {
         record.container = None;
         record.started_at = None;
         record.ended_at = Some(clock::now());
-        let ending = if forget {
-            Ending::Forget
-        } else {
-            Ending::Restore { former: before.former, released_at: before.released_at }
-        };
+        let ending = if forget { Ending::Forget } else { before.into() };
         if let Err(error) = self.end_lease(record.clone(), ending).await {
             tracing::error!(agent = %record.key, %error, "the end of a failed start was not recorded; its lease stays");
             self.publish(record);

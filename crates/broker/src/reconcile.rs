@@ -7,9 +7,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pool::{AgentKey, Owner};
+use pool::{AgentKey, Clash, Owner};
 use runtime::{Observed, ObservedState, Runtime};
 use tokio::time::sleep;
 
@@ -24,14 +24,30 @@ use crate::verdict::{self, Meeting, Verdict, decide};
 
 /// How long a runtime may take to answer that has no agents as far as is known.
 pub(crate) const UNUSED: Duration = Duration::from_secs(5);
+/// In every how manieth round of the timer such a runtime is looked at as well: what a lost ledger knew of may be there.
+const UNUSED_EVERY: u32 = 30;
+
 impl Core {
     /// Looks at every runtime once, as it is done before the first request: agents that the ledger has lost may be on any. One
     /// that has no agents as far as the ledger knows, such as a cluster that is out of reach, is not waited for for long; what
     /// it says later is heeded then.
     pub(crate) async fn reconcile_all(self: &Arc<Self>) {
-        let in_use: BTreeSet<String> =
-            self.state().agents.values().map(|agent| agent.runtime.clone()).collect();
-        let rounds = self.runtimes.usable().map(|runtime| {
+        self.look_at(|_| true).await;
+        self.settle_all_held().await;
+        self.review_blocked().await;
+    }
+
+    /// The runtimes that have agents, or had some while this broker ran: something of those may still be there.
+    pub(crate) fn runtimes_in_use(&self) -> BTreeSet<String> {
+        let state = self.state();
+        state.agents.values().map(|agent| &agent.runtime).chain(&state.used).cloned().collect()
+    }
+
+    /// Looks once at the runtimes that are meant. One that is not in use is not waited for for long.
+    async fn look_at(self: &Arc<Self>, is_meant: impl Fn(&str) -> bool) {
+        let in_use = self.runtimes_in_use();
+        let meant = self.runtimes.usable().filter(|runtime| is_meant(runtime.name()));
+        let rounds = meant.map(|runtime| {
             let limit = if in_use.contains(runtime.name()) { Duration::MAX } else { UNUSED };
             let core = Arc::clone(self);
             let round = tokio::spawn(async move { core.reconcile_runtime(runtime).await });
@@ -39,28 +55,19 @@ impl Core {
             tokio::time::timeout(limit, round)
         });
         drop(futures_util::future::join_all(rounds).await);
-        self.settle_all_held().await;
-        self.review_blocked().await;
-    }
-
-    async fn reconcile_those(self: &Arc<Self>, is_due: impl Fn(&str) -> bool) {
-        let due = self.runtimes.usable().filter(|runtime| is_due(runtime.name()));
-        let rounds = due.map(|runtime| self.reconcile_runtime(runtime));
-        futures_util::future::join_all(rounds).await;
-        self.review_blocked().await;
     }
 
     /// Looks at everything again and again, until the broker ends.
     pub(crate) async fn keep_reconciling(self: Arc<Self>) {
         let interval = self.settings.server.broker.reconcile_interval;
-        loop {
+        for round in 1_u32.. {
             tokio::select! {
                 () = self.shutdown.cancelled() => return,
                 () = sleep(interval) => {
-                    // An engine that has no agents is left in peace.
-                    let in_use: BTreeSet<String> =
-                        self.state().agents.values().map(|agent| agent.runtime.clone()).collect();
-                    self.reconcile_those(|name| in_use.contains(name)).await;
+                    let in_use = self.runtimes_in_use();
+                    // An engine that nobody uses is left in peace most of the time: Podman's service would never end.
+                    self.look_at(|name| in_use.contains(name) || round % UNUSED_EVERY == 0).await;
+                    self.review_blocked().await;
                     self.settle_all_held().await;
                 }
             }
@@ -89,8 +96,11 @@ impl Core {
         for key in self.keys_to_settle(name, &listing) {
             self.settle(&key).await;
         }
+        for key in self.keys_to_forget(name) {
+            self.forget_ended(&key).await;
+        }
         for observed in &listing {
-            if let Some(tag) = labels::read(&self.id, observed) {
+            if let Some(tag) = self.tag_of(observed) {
                 self.meet(&runtime, observed, tag).await;
             }
         }
@@ -98,16 +108,46 @@ impl Core {
 
     /// The live agents of a runtime of which the listing does not show what is known.
     fn keys_to_settle(&self, runtime: &str, listing: &[Observed]) -> Vec<AgentKey> {
-        let (state, now) = (self.state(), clock::now());
-        let is_due = |record: &&AgentRecord| {
-            let Some(lease) = record.lease.as_ref().filter(|_| record.runtime == runtime) else {
-                return false;
-            };
+        let mut state = self.state();
+        let (mut due, mut seen_again) = (Vec::new(), Vec::new());
+        for record in state.agents.values().filter(|record| record.runtime == runtime) {
+            let Some(lease) = &record.lease else { continue };
             let seen = listing.iter().find(|observed| self.is_of_lease(observed, record));
-            let missing = state.missing.get(&lease.id).copied();
-            decide(record.stage, lease.since, seen.map(|it| &it.state), missing, now) != Verdict::Keep
-        };
-        state.agents.values().filter(is_due).map(|record| record.key.clone()).collect()
+            if seen.is_some() {
+                seen_again.push(lease.id.clone());
+            }
+            if decide(record.stage, seen.map(|it| &it.state), state.absence(lease)) != Verdict::Keep {
+                due.push(record.key.clone());
+            }
+        }
+        for lease in seen_again {
+            state.missing.remove(&lease);
+        }
+        due
+    }
+
+    /// The agents of a runtime that have ended and are still there, though they were to be forgotten.
+    fn keys_to_forget(&self, runtime: &str) -> Vec<AgentKey> {
+        let state = self.state();
+        let of_runtime = state.agents.values().filter(|record| record.runtime == runtime);
+        of_runtime.filter(|it| verdict::is_to_be_forgotten(it)).map(|record| record.key.clone()).collect()
+    }
+
+    /// Removes what is left of an agent that was to be forgotten with its end.
+    async fn forget_ended(&self, key: &AgentKey) {
+        let Some(_lock) = self.try_lock(key) else { return };
+        let Some(record) = self.agent(key).filter(verdict::is_to_be_forgotten) else { return };
+        let Ok(runtime) = self.runtime_of(&record) else { return };
+        if let Some(id) = &record.container
+            && let Err(error) = self.remove_known(&runtime, key, id).await
+        {
+            tracing::warn!(agent = %key, id, error = %chain(&error), "what was to be forgotten cannot be removed yet");
+            return;
+        }
+        match self.end_lease(record, Ending::Forget).await {
+            Ok(_) => tracing::info!(agent = %key, "removed what was to be forgotten with its end"),
+            Err(error) => tracing::error!(agent = %key, %error, "an agent could not be forgotten yet"),
+        }
     }
 
     /// Brings one agent up to date, unless an operation on it is under way.
@@ -123,15 +163,15 @@ impl Core {
                 return;
             }
         };
-        let (missing, now) = (self.state().missing.get(&lease.id).copied(), clock::now());
-        let verdict = decide(record.stage, lease.since, seen.as_ref().map(|it| &it.state), missing, now);
+        let absence = self.state().absence(&lease);
+        let verdict = decide(record.stage, seen.as_ref().map(|it| &it.state), absence);
         tracing::debug!(agent = %key, ?verdict, "looked at");
         if verdict != Verdict::Missing {
             self.state().missing.remove(&lease.id);
         }
         match (verdict, seen) {
             (Verdict::Missing, _) => {
-                self.state().missing.entry(lease.id).or_insert(now);
+                self.state().missing.entry(lease.id).or_insert_with(Instant::now);
             }
             (Verdict::Gone, _) => self.enter_gone(record, &runtime).await,
             (Verdict::Keep | Verdict::Running, Some(observed)) => drop(self.confirm(record, &observed).await),
@@ -189,16 +229,28 @@ impl Core {
     async fn drop_lease(&self, mut record: AgentRecord) {
         record.container = None;
         record.ended_at = Some(clock::now());
-        let ending = if record.spec.as_ref().is_some_and(|spec| spec.remove) {
-            Ending::Forget
-        } else {
-            // Most often these were its former ports before the start that was cut short.
-            Ending::Remember
+        let before = record.lease.as_ref().and_then(|lease| self.state().before.remove(&lease.id));
+        let ending = match before {
+            _ if record.spec.as_ref().is_some_and(|spec| spec.remove) => Ending::Forget,
+            Some(before) => before.into(),
+            // After a crash it is not known any more. Most often these were its former ports before the start that was cut short.
+            None => Ending::Remember,
         };
         let key = record.key.clone();
         if let Err(error) = self.end_lease(record, ending).await {
             tracing::error!(agent = %key, %error, "the end of a lease was not recorded; it stays");
         }
+    }
+
+    /// What the labels of something on a runtime say, if it is one of this broker's agents.
+    pub(crate) fn tag_of(&self, observed: &Observed) -> Option<Tag> {
+        let by_id = || {
+            let state = self.state();
+            let known =
+                state.agents.values().find(|record| record.container.as_deref() == Some(&observed.id))?;
+            labels::read_known(&self.id, observed, known)
+        };
+        labels::read(&self.id, observed).or_else(by_id)
     }
 
     /// Deals with something on a runtime that carries this broker's labels but no lease that the ledger has.
@@ -259,27 +311,36 @@ impl Core {
         let owner = Owner::Agent(tag.key.clone());
         let reserved = self.state().pool.reserve(lease.id.clone(), owner.clone(), &lease.ports, lease.since);
         if let Err(clash) = reserved {
+            let what = match &clash {
+                Clash::Port { port, holder } => format!("with port {port}, which {holder} has too"),
+                Clash::Id { lease, holder } => format!("with the lease {lease}, which is that of {holder}"),
+            };
             let text = format!(
-                "{} runs as {} with port {}, which {} has too; it goes on, but has no lease: end one of the two",
-                tag.key, observed.id, clash.port, clash.holder
+                "{} runs as {} {what}; it goes on, but has no lease: end one of the two",
+                tag.key, observed.id
             );
             return self.warn(&conflict(runtime.name(), observed), &text);
         }
+        let (former, released_at) =
+            known.as_ref().map(|record| (record.former.clone(), record.released_at)).unwrap_or_default();
         let mut record = known.unwrap_or_else(|| AgentRecord::new(tag.key, runtime.name().to_owned()));
         record.runtime = runtime.name().to_owned();
         record.container = Some(observed.id.clone());
         record.former.clear();
         record.released_at = None;
         record.lease = Some(lease.clone());
-        let changes =
-            vec![Change::Agent(Box::new(record.clone())), Change::Grant { owner, lease: lease.clone() }];
+        let grant = Change::Grant { owner: owner.clone(), lease: lease.clone() };
+        let changes = vec![Change::Agent(Box::new(record.clone())), grant];
         if let Err(error) = self.ledger.record(changes).on_disk().await {
             tracing::error!(agent = %record.key, %error, "a running agent was not adopted; it will be tried again");
-            self.state().pool.release(&lease.id, clock::now(), false);
+            let mut state = self.state();
+            state.pool.cancel(&lease.id);
+            state.pool.remember(owner, &former, released_at.unwrap_or_default());
             return;
         }
+        self.state().granted.insert(lease.id.clone(), Instant::now());
         tracing::info!(agent = %record.key, id = observed.id, ports = ?lease.ports, "adopted a running agent by its labels");
-        self.resume(&record.key, runtime.as_ref(), &observed.id).await;
+        self.resume(&record.key, &lease.id, runtime.as_ref(), &observed.id).await;
         let now = runtime.inspect(&observed.id).await.ok().flatten();
         drop(self.confirm(record, now.as_ref().unwrap_or(observed)).await);
     }

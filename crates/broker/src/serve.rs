@@ -35,6 +35,9 @@ const CLOSING: Duration = Duration::from_secs(5);
 /// How long the operations that are under way have to come to their end, beyond an agent's own time to stop.
 const DRAIN: Duration = Duration::from_secs(20);
 
+/// How long a task that has panicked is let be.
+const STARTED_AGAIN: Duration = Duration::from_secs(1);
+
 /// What a broker needs.
 pub struct ServeOptions {
     /// Where it keeps what it keeps.
@@ -169,8 +172,8 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
         core.state().agents.values().filter(|agent| agent.lease.is_some()).cloned().collect();
     let resumed = running.iter().filter_map(|record| {
         let (runtime, id) = (core.runtimes.get(&record.runtime).ok()?, record.container.as_deref()?);
-        let core = &core;
-        Some(async move { core.resume(&record.key, runtime.as_ref(), id).await })
+        let (core, lease) = (&core, &record.lease.as_ref()?.id);
+        Some(async move { core.resume(&record.key, lease, runtime.as_ref(), id).await })
     });
     // What does not come to its end here, the watchers go on with.
     drop(timeout(RESUMING, join_all(resumed)).await);
@@ -183,9 +186,14 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
     }
 
     let socket = bind_socket(core.home.socket())?;
-    let reconciler = tokio::spawn(Arc::clone(&core).keep_reconciling());
+    let reconciler = {
+        let core = Arc::clone(&core);
+        tokio::spawn(supervised("the reconciler".to_owned(), move || Arc::clone(&core).keep_reconciling()))
+    };
     for runtime in core.runtimes.usable() {
-        tokio::spawn(Arc::clone(&core).keep_listening(runtime));
+        let (name, core) = (format!("the listener to {}", runtime.name()), Arc::clone(&core));
+        let listen = move || Arc::clone(&core).keep_listening(Arc::clone(&runtime));
+        tokio::spawn(supervised(name, listen));
     }
     let servers = tokio::spawn(http::serve(Arc::clone(&core), socket, listener, token));
     tracing::info!(
@@ -218,6 +226,18 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
     drop(std::fs::remove_file(core.home.socket()));
     drop(lock);
     Ok(())
+}
+
+/// Runs a task that must go on for as long as the broker runs. A panic in it is a bug, which is told, and must not be the end of
+/// what agents rely on.
+async fn supervised<T: Future<Output = ()> + Send + 'static>(name: String, task: impl Fn() -> T) {
+    while let Err(error) = tokio::spawn(task()).await {
+        if !error.is_panic() {
+            return;
+        }
+        tracing::error!(%error, "BUG: {name} has panicked; it is started again");
+        tokio::time::sleep(STARTED_AGAIN).await;
+    }
 }
 
 /// Enters into the pool what the ledger holds.
@@ -338,4 +358,25 @@ fn bind_socket(path: &std::path::Path) -> Result<UnixListener, Trouble> {
         std::fs::rename(&beside, path).map_err(failed)?;
     }
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_started_again() {
+        let starts = Arc::new(AtomicU32::new(0));
+        let task = {
+            let starts = Arc::clone(&starts);
+            move || {
+                let start = starts.fetch_add(1, Ordering::Relaxed);
+                async move { assert!(start >= 2, "a bug") }
+            }
+        };
+        supervised("a task".to_owned(), task).await;
+        assert_eq!(starts.load(Ordering::Relaxed), 3);
+    }
 }

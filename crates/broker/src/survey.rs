@@ -1,6 +1,5 @@
 //! Tells where ledger and runtimes do not agree, and what follows from that, without doing it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use tokio::time::timeout;
 use crate::clock;
 use crate::core::Core;
 use crate::error::chain;
-use crate::labels::{self, Tag};
+use crate::labels::Tag;
 use crate::model::AgentRecord;
 use crate::reconcile::UNUSED;
 use crate::verdict::{self, Meeting, Verdict, decide};
@@ -21,8 +20,7 @@ use crate::verdict::{self, Meeting, Verdict, decide};
 impl Core {
     /// What a look at every runtime finds. An agent on which an operation is under way is left to that.
     pub(crate) async fn survey(&self) -> Reconciliation {
-        let in_use: BTreeSet<String> =
-            self.state().agents.values().map(|agent| agent.runtime.clone()).collect();
+        let in_use = self.runtimes_in_use();
         let mut found = Reconciliation::default();
         let asked = self.runtimes.usable().map(|runtime| {
             let limit = if in_use.contains(runtime.name()) { Duration::MAX } else { UNUSED };
@@ -53,9 +51,9 @@ impl Core {
             let seen = listing.iter().find(|observed| self.is_of_lease(observed, record));
             self.of_lease(record, seen)
         });
-        let met = listing.iter().filter_map(|observed| {
-            self.of_labels(runtime.name(), observed, &labels::read(&self.id, observed)?)
-        });
+        let met = listing
+            .iter()
+            .filter_map(|observed| self.of_labels(runtime.name(), observed, &self.tag_of(observed)?));
         known.chain(met).filter(|finding| !self.is_under_way(finding)).collect()
     }
 
@@ -65,9 +63,18 @@ impl Core {
 
     /// What follows from what the runtime shows of a lease.
     fn of_lease(&self, record: &AgentRecord, seen: Option<&Observed>) -> Option<Finding> {
+        if verdict::is_to_be_forgotten(record) {
+            return Some(Finding {
+                agent: record.key.to_string(),
+                runtime: record.runtime.clone(),
+                id: record.container.clone(),
+                action: ReconcileAction::Remove,
+                detail: "it has ended and was to be forgotten: it is removed".to_owned(),
+            });
+        }
         let lease = record.lease.as_ref()?;
-        let (missing, now) = (self.state().missing.get(&lease.id).copied(), clock::now());
-        let verdict = decide(record.stage, lease.since, seen.map(|it| &it.state), missing, now);
+        let absence = self.state().absence(lease);
+        let verdict = decide(record.stage, seen.map(|it| &it.state), absence);
         let (action, detail) = match verdict {
             Verdict::Keep => return None,
             Verdict::Running => (ReconcileAction::MarkRunning, "it runs"),

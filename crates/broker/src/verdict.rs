@@ -1,14 +1,26 @@
 //! What follows from what the ledger says and what a runtime shows: plain functions, no I/O.
 
-use pool::{LeaseId, Moment};
+use std::time::Duration;
+
+use pool::LeaseId;
 use runtime::ObservedState;
 
 use crate::model::{AgentRecord, Stage};
 
 /// How old a lease must be before "nothing is there" can end it: an engine may not show at once what it was asked for.
-const GRACE: i64 = 10_000;
-/// How long after "nothing is there" was first seen it must be seen again, in milliseconds.
-pub(crate) const SECOND_LOOK: i64 = 1_000;
+const GRACE: Duration = Duration::from_secs(10);
+/// How long after "nothing is there" was first seen it must be seen again.
+pub(crate) const SECOND_LOOK: Duration = Duration::from_secs(1);
+
+/// What speaks for it that a lease is over of which nothing is there now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Absence {
+    /// For how long the lease is held.
+    pub(crate) age: Duration,
+    /// For how long nothing has been there, whenever that was looked at; none if this is the first time.
+    pub(crate) missing_for: Option<Duration>,
+}
+
 /// What is to be done with an agent that holds a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
@@ -26,25 +38,23 @@ pub(crate) enum Verdict {
     Gone,
 }
 
-/// The table of what follows from the ledger's `stage` of an agent with a lease granted at `since`, and what the runtime
-/// has under that lease. `missing_since` is when it was first found to have nothing.
-pub(crate) fn decide(
-    stage: Stage,
-    since: Moment,
-    seen: Option<&ObservedState>,
-    missing_since: Option<Moment>,
-    now: Moment,
-) -> Verdict {
+/// The table of what follows from the ledger's `stage` of an agent with a lease, and what the runtime has under that lease.
+pub(crate) fn decide(stage: Stage, seen: Option<&ObservedState>, absence: Absence) -> Verdict {
     match (seen, stage) {
         (Some(_), Stage::Failed) | (Some(ObservedState::Created), _) => Verdict::Remove,
         (Some(ObservedState::Running { .. }), Stage::Running) => Verdict::Keep,
         (Some(ObservedState::Running { .. }), _) => Verdict::Running,
         (Some(ObservedState::Exited { .. }), _) => Verdict::Ended,
         (None, _) => {
-            let seen_twice = missing_since.is_some_and(|first| now.0 - first.0 >= SECOND_LOOK);
-            if seen_twice && now.0 - since.0 >= GRACE { Verdict::Gone } else { Verdict::Missing }
+            let seen_twice = absence.missing_for.is_some_and(|it| it >= SECOND_LOOK);
+            if seen_twice && absence.age >= GRACE { Verdict::Gone } else { Verdict::Missing }
         }
     }
+}
+
+/// Whether an agent has ended that was to be forgotten with its end, so that only its removal can have failed.
+pub(crate) fn is_to_be_forgotten(record: &AgentRecord) -> bool {
+    !record.is_live() && record.spec.as_ref().is_some_and(|spec| spec.remove)
 }
 
 /// What is to be done with something on a runtime that carries this broker's labels.
@@ -80,7 +90,7 @@ pub(crate) fn meet(seen: &ObservedState, id: &str, lease: &LeaseId, known: Optio
 
 #[cfg(test)]
 mod tests {
-    use pool::AgentKey;
+    use pool::{AgentKey, Moment};
 
     use super::*;
     use crate::model::Lease;
@@ -91,12 +101,14 @@ mod tests {
     fn check(
         stage: Stage,
         seen: Option<&ObservedState>,
-        missing_since: Option<i64>,
-        now: i64,
+        missing_for: Option<u64>,
+        age: u64,
         expected: Verdict,
     ) {
-        let verdict = decide(stage, Moment(0), seen, missing_since.map(Moment), Moment(now));
-        assert_eq!(verdict, expected, "{stage:?}, seen {seen:?}, missing since {missing_since:?}, at {now}");
+        let age = Duration::from_millis(age);
+        let absence = Absence { age, missing_for: missing_for.map(Duration::from_millis) };
+        let verdict = decide(stage, seen, absence);
+        assert_eq!(verdict, expected, "{stage:?}, seen {seen:?}, {absence:?}");
     }
 
     #[test]
@@ -115,10 +127,10 @@ mod tests {
     #[test]
     fn nothing_there_must_be_seen_twice_and_the_lease_be_old_enough() {
         check(Stage::Running, None, None, 100_000, Verdict::Missing);
-        check(Stage::Running, None, Some(99_500), 100_000, Verdict::Missing);
-        check(Stage::Running, None, Some(99_000), 100_000, Verdict::Gone);
-        check(Stage::Starting, None, Some(1_000), 9_999, Verdict::Missing);
-        check(Stage::Starting, None, Some(1_000), 10_000, Verdict::Gone);
+        check(Stage::Running, None, Some(500), 100_000, Verdict::Missing);
+        check(Stage::Running, None, Some(1_000), 100_000, Verdict::Gone);
+        check(Stage::Starting, None, Some(9_000), 9_999, Verdict::Missing);
+        check(Stage::Starting, None, Some(9_000), 10_000, Verdict::Gone);
     }
 
     #[test]

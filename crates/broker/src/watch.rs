@@ -51,7 +51,7 @@ impl Core {
         let holds = || self.agent(key).and_then(|record| record.lease).is_some_and(|held| held.id == *lease);
         while holds() {
             if !is_published {
-                is_published = self.resume(key, runtime.as_ref(), id).await;
+                is_published = self.resume(key, lease, runtime.as_ref(), id).await;
                 was_missing |= !is_published;
                 if is_published && was_missing {
                     self.settle(key).await;
@@ -72,7 +72,7 @@ impl Core {
                 Ok(_) => {
                     self.settle(key).await;
                     if holds() {
-                        sleep(Duration::from_millis(SECOND_LOOK.unsigned_abs())).await;
+                        sleep(SECOND_LOOK).await;
                     }
                 }
                 Err(_) => {
@@ -119,7 +119,7 @@ impl Core {
     /// Something with that lease was started. Most often it was by this broker.
     async fn hear(self: &Arc<Self>, runtime: Arc<dyn Runtime>, lease: LeaseId) {
         // One that someone has restarted loses its lease with its end, of which the broker may hear a little later.
-        sleep(Duration::from_millis(SECOND_LOOK.unsigned_abs())).await;
+        sleep(SECOND_LOOK).await;
         if self.state().pool.ports_of(&lease).is_none() {
             self.reconcile_runtime(runtime).await;
         }
@@ -127,7 +127,13 @@ impl Core {
 
     /// Has the runtime do again what this process has to do for a running agent, such as to listen on its ports. Whether that
     /// worked; if not, the agent goes on, and the broker says what is missing.
-    pub(crate) async fn resume(&self, key: &AgentKey, runtime: &dyn Runtime, id: &str) -> bool {
+    pub(crate) async fn resume(
+        &self,
+        key: &AgentKey,
+        lease: &LeaseId,
+        runtime: &dyn Runtime,
+        id: &str,
+    ) -> bool {
         let about = format!("ports {key}");
         match runtime.resume(id).await {
             Ok(()) => {
@@ -136,12 +142,27 @@ impl Core {
             }
             Err(error) => {
                 self.warn(&about, &format!("the ports of {key} cannot be reached: {}", chain(&error)));
-                if let Some(mut record) = self.agent(key).filter(|record| record.published.is_some()) {
-                    record.published = None;
-                    self.publish(record);
-                }
+                self.enter_unpublished(key, lease);
                 false
             }
+        }
+    }
+
+    /// Enters that the ports of this lease are not published, and nothing else: an operation on the agent may be under way, and what
+    /// is known of it may have become another while the runtime was asked.
+    fn enter_unpublished(&self, key: &AgentKey, lease: &LeaseId) {
+        let changed = {
+            let mut state = self.state();
+            let record = state.agents.get_mut(key).filter(|record| {
+                record.published.is_some() && record.lease.as_ref().is_some_and(|held| held.id == *lease)
+            });
+            record.map(|record| {
+                record.published = None;
+                record.clone()
+            })
+        };
+        if let Some(record) = changed {
+            self.tell(api::Event::Agent { agent: Box::new(self.shown(&record)) });
         }
     }
 }

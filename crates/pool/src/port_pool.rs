@@ -154,16 +154,25 @@ impl std::fmt::Display for Exhausted {
     }
 }
 
-/// A lease cannot have a port because another one has it. Nothing was taken.
+/// A lease cannot be entered as it is because of another one. Nothing was taken.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("port {port} is leased to {holder} already")]
-pub struct Clash {
-    /// The first port in question.
-    pub port: Port,
-    /// Who has it.
-    pub holder: Owner,
-    /// By which lease.
-    pub lease: LeaseId,
+pub enum Clash {
+    /// Another one has one of the ports.
+    #[error("port {port} is leased to {holder} already")]
+    Port {
+        /// The first port in question.
+        port: Port,
+        /// Who has it.
+        holder: Owner,
+    },
+    /// There is one of that id.
+    #[error("the lease {lease} is that of {holder} already")]
+    Id {
+        /// The id.
+        lease: LeaseId,
+        /// Whose it is.
+        holder: Owner,
+    },
 }
 
 impl PortPool {
@@ -298,10 +307,12 @@ impl PortPool {
         self.release(old, now, false);
     }
 
-    /// Takes an exchange back: `old` has its `former` ports again, and what `new` had beyond them is released.
-    pub fn undo_exchange(&mut self, old: &LeaseId, former: &[Port], new: &LeaseId, now: Moment) {
+    /// Takes an exchange back: `old` has its `former` ports again, and what `new` had beyond them is let go. If `old` is no
+    /// lease (any more), it does not become one: others may have its ports.
+    pub fn undo_exchange(&mut self, old: &LeaseId, former: &[Port], new: &LeaseId) {
+        let Some(Lease { since, .. }) = self.leases.get(old) else { return self.cancel(new) };
+        let since = *since;
         let Some(Lease { owner, ports, .. }) = self.leases.remove(new) else { return };
-        let since = self.leases.remove(old).map_or(now, |lease| lease.since);
         for port in ports {
             self.leased.remove(&port);
             self.reindex(port);
@@ -316,10 +327,7 @@ impl PortPool {
     /// Enters a lease with exactly these ports, which may lie outside the pool: one that the ledger or a label tells of.
     ///
     /// # Errors
-    /// [`Clash`] if one of the ports is leased already, or stands in `ports` twice.
-    ///
-    /// # Panics
-    /// If the lease id was used before.
+    /// [`Clash`] if one of the ports is leased already, or stands in `ports` twice; or if there is a lease of that id.
     pub fn reserve(
         &mut self,
         lease: LeaseId,
@@ -327,15 +335,17 @@ impl PortPool {
         ports: &[Port],
         since: Moment,
     ) -> Result<(), Clash> {
-        assert!(!self.leases.contains_key(&lease), "BUG: lease id {lease} was used before");
+        if let Some(Lease { owner, .. }) = self.leases.get(&lease) {
+            return Err(Clash::Id { holder: owner.clone(), lease });
+        }
         let mut seen = BTreeSet::new();
         for port in ports {
             if let Some(holder) = self.leased.get(port) {
                 let holding = self.leases.get(holder).expect("every leased port names a lease that exists");
-                return Err(Clash { port: *port, holder: holding.owner.clone(), lease: holder.clone() });
+                return Err(Clash::Port { port: *port, holder: holding.owner.clone() });
             }
             if !seen.insert(*port) {
-                return Err(Clash { port: *port, holder: owner, lease });
+                return Err(Clash::Port { port: *port, holder: owner });
             }
         }
         for port in ports {
@@ -360,6 +370,15 @@ impl PortPool {
             ports.iter().for_each(|port| self.reindex(*port));
         }
         Some(Holder { owner, ports, since })
+    }
+
+    /// Takes back a lease that nobody was told of: its ports were not used, so none of them has to cool down.
+    pub fn cancel(&mut self, lease: &LeaseId) {
+        let Some(Lease { ports, .. }) = self.leases.remove(lease) else { return };
+        for port in ports {
+            self.leased.remove(&port);
+            self.reindex(port);
+        }
     }
 
     /// Remembers that `owner`, which holds no lease, had these ports until `released`: others get them last.

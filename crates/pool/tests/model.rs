@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pool::{AgentKey, LeaseId, Moment, Name, Owner, PoolSpec, Port, PortPool, PortRange, PortState};
+use pool::{AgentKey, Clash, LeaseId, Moment, Name, Owner, PoolSpec, Port, PortPool, PortRange, PortState};
 use proptest::prelude::*;
 
 const COOL_DOWN: i64 = 5;
@@ -220,7 +220,7 @@ proptest! {
                         (Ok(ports), Some(wanted)) => {
                             prop_assert_eq!(&ports, &wanted);
                             if undo {
-                                pool.undo_exchange(&old, &former, &id, now);
+                                pool.undo_exchange(&old, &former, &id);
                             } else {
                                 pool.complete_exchange(&old, now);
                                 for port in former.iter().filter(|port| !ports.contains(port)) {
@@ -347,4 +347,43 @@ fn a_fresh_pool_does_not_cool() {
     let spec = PoolSpec { range: "8000".parse().unwrap(), exclude: Vec::new(), cool_down: 60_000 };
     let pool = PortPool::new(spec);
     assert_eq!(pool.state(port(8000), Moment(1)), Some(PortState::Free));
+}
+
+fn small_pool() -> PortPool {
+    let range = PortRange::new(port(8000), port(8009)).unwrap();
+    PortPool::new(PoolSpec { range, exclude: Vec::new(), cool_down: COOL_DOWN })
+}
+
+#[test]
+fn what_was_never_used_does_not_cool_down() {
+    let mut pool = small_pool();
+    let ports = pool.allocate(LeaseId::new("one"), owner(1), 2, Moment(0)).unwrap();
+    pool.cancel(&LeaseId::new("one"));
+    assert!(ports.iter().all(|port| pool.state(*port, Moment(0)) == Some(PortState::Free)));
+    pool.allocate(LeaseId::new("two"), owner(2), 1, Moment(0)).unwrap();
+    let used = pool.release(&LeaseId::new("two"), Moment(1), false).unwrap().ports[0];
+    pool.allocate(LeaseId::new("three"), owner(3), 10, Moment(2)).unwrap();
+    pool.cancel(&LeaseId::new("three"));
+    let still = PortState::Cooling { owner: None, since: Moment(1), until: Moment(1 + COOL_DOWN) };
+    assert_eq!(pool.state(used, Moment(2)), Some(still), "what cooled down goes on with that");
+}
+
+#[test]
+fn a_lease_that_has_ended_does_not_come_back_with_an_exchange() {
+    let mut pool = small_pool();
+    let (old, new) = (LeaseId::new("old"), LeaseId::new("new"));
+    let ports = pool.allocate(old.clone(), owner(1), 2, Moment(0)).unwrap();
+    pool.release(&old, Moment(1), true);
+    pool.exchange(&old, new.clone(), 2, owner(1), Moment(2)).unwrap();
+    pool.undo_exchange(&old, &ports, &new);
+    assert_eq!((pool.leases().count(), pool.ports_of(&old)), (0, None));
+}
+
+#[test]
+fn a_lease_id_is_entered_once() {
+    let mut pool = small_pool();
+    let id = LeaseId::new("one");
+    pool.reserve(id.clone(), owner(1), &[port(8000)], Moment(0)).unwrap();
+    let clash = pool.reserve(id.clone(), owner(2), &[port(8001)], Moment(0)).unwrap_err();
+    assert_eq!(clash, Clash::Id { lease: id, holder: owner(1) });
 }

@@ -47,6 +47,11 @@ pub trait Runtime: Send + Sync {
         true
     }
 
+    /// Whether the id of what is gone may become that of something else: where a name is the id.
+    fn reuses_ids(&self) -> bool {
+        false
+    }
+
     /// Asks whether it answers, and what it is.
     ///
     /// # Errors

@@ -95,6 +95,25 @@ fn a_name_that_something_else_has_is_a_conflict() {
     assert_eq!(host.leased(), []);
 }
 
+/// Its ids are names: what has the name of an agent that is gone may be someone else's by now.
+#[test]
+fn what_has_the_name_of_an_agent_that_is_gone_is_left_alone() {
+    needs_docker!();
+    let (host, image) = (host(), image());
+    host.ok(&idle("dev", &image));
+    host.ok(&["stop", "dev", "-t", "0s"]);
+    let name = format!("apple-{}", host.container("dev"));
+    docker(&["rm", "-f", &name]);
+    let label = "apple.berthold.broker=another";
+    docker(&["run", "-d", "--name", &name, "--label", label, &image, "sleep", "100000"]);
+    let error = host.error(7, &idle("dev", &image));
+    let deleted = host.run(&["delete", "dev"]);
+    let is_there = docker(&["ps", "--filter", &format!("name={name}"), "--format", "{{.Names}}"]);
+    docker(&["rm", "-f", &name]);
+    assert_eq!((error["code"].as_str(), deleted.code), (Some("conflict"), 0), "{error} {deleted:?}");
+    assert_eq!(is_there.trim(), name);
+}
+
 /// The real one follows for ever; Berthold ends it with the agent.
 #[test]
 fn a_log_that_is_followed_ends_with_the_agent() {

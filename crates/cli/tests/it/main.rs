@@ -23,6 +23,7 @@ mod podman;
 mod preview;
 mod preview_browser;
 mod process;
+mod reconcile;
 mod run;
 mod support;
 mod truth;

@@ -137,6 +137,10 @@ impl Runtime for AppleContainer {
         true
     }
 
+    fn reuses_ids(&self) -> bool {
+        true
+    }
+
     async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
         let printed = self.run("say its version", &arguments::plain(&["--version"]), ANSWER).await?;
         // Such as `container CLI version 1.2.0 (build: release, commit: 0a1b2c3)`.

@@ -1,0 +1,215 @@
+//! What the broker takes up by itself, and what it leaves alone.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+/// A host whose broker looks at everything so often.
+fn looking_every(interval: &str, ports: u16) -> Host {
+    let settings = |range: &str| {
+        format!(
+            "server: {{ broker: {{ listen: none, reconcile_interval: {interval}, port_pool: {{ range: \"{range}\" }} }} }}\n"
+        )
+    };
+    Host::with_settings(settings, ports)
+}
+
+fn idle_process(name: &str) -> Vec<&str> {
+    vec!["start", name, "--runtime", "process", "--", "sleep", "100000"]
+}
+
+/// Labels with which an agent of this broker would be found.
+fn labels(host: &Host, name: &str, lease: &str, ports: &str) -> Vec<String> {
+    let id = fs::read_to_string(host.path("broker.id")).unwrap();
+    let labels = [
+        format!("berthold.broker={}", id.trim()),
+        format!("berthold.lease={lease}"),
+        format!("berthold.agent={}/{name}", host.project()),
+        format!("berthold.project={}", host.project()),
+        format!("berthold.name={name}"),
+        format!("berthold.ports={ports}"),
+    ];
+    labels.into_iter().flat_map(|label| ["--label".to_owned(), label]).collect()
+}
+
+fn warnings(host: &Host) -> String {
+    host.json(&["broker", "status"])["broker"]["warnings"].to_string()
+}
+
+/// What the pool says of a port; null if it is free.
+fn shown(host: &Host, port: u16) -> Value {
+    let pool = host.json(&["ports"])["pool"].clone();
+    let ports = pool["ports"].as_array().unwrap().clone();
+    ports.into_iter().find(|it| it["port"] == port).unwrap_or_default()
+}
+
+/// L15: `docker commit` copies labels into the image. What someone runs from that is nobody's agent: it is neither removed nor adopted,
+/// and what it publishes is held by a stranger.
+#[test]
+fn a_container_of_an_image_that_has_an_agents_labels_is_a_strangers() {
+    needs_docker!();
+    let (mut host, image) = (looking_every("300ms", 8), image());
+    host.serve();
+    host.ok(&idle_agent("dev", &image));
+    let copy = format!("localhost/{}-copy:1", host.project());
+    docker(&["commit", &host.container("dev"), &copy]);
+    let named = |what: &str| format!("{}-{what}", host.project());
+    let (runs, made, port) = (named("runs"), named("made"), host.port(5));
+    let publish = format!("127.0.0.1:{port}:80");
+    docker(&["run", "-d", "--name", &runs, "-p", &publish, &copy, "sleep", "100000"]);
+    docker(&["create", "--name", &made, &copy, "true"]);
+    let there = || -> BTreeSet<String> { host.containers().into_iter().collect() };
+    let all = BTreeSet::from([host.container("dev"), runs.clone(), made.clone()]);
+    let agrees = |what: &str| {
+        for _ in 0..2 {
+            assert_eq!(host.json(&["reconcile"])["reconciliation"]["findings"], json!([]), "{what}");
+        }
+        assert_eq!(warnings(&host), "[]", "{what}");
+        assert_eq!(shown(&host, port)["detail"], format!("the docker container {runs}"), "{what}");
+    };
+    agrees("the agent runs");
+    assert_eq!(there(), all);
+    host.ok(&["stop", "dev", "-t", "0s"]);
+    agrees("the agent has stopped");
+    host.ok(&["delete", "dev"]);
+    agrees("the agent is forgotten");
+    let is_there = there();
+    docker(&["rm", "-f", &runs, &made]);
+    docker(&["rmi", "-f", &copy]);
+    assert_eq!(is_there, BTreeSet::from([runs, made]));
+    assert_eq!(host.leased(), []);
+}
+
+/// Also while no agent is there any more: what a runtime has of this broker is found by the timer.
+#[test]
+fn a_leftover_on_a_runtime_without_agents_is_removed() {
+    needs_docker!();
+    let (mut host, image) = (looking_every("300ms", 4), image());
+    host.serve();
+    host.ok(&idle_agent("dev", &image));
+    host.ok(&["delete", "dev", "-t", "0s"]);
+    let labels = labels(&host, "half", "01AAAAAAAAAAAAAAAAAAAAAAAA", "");
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    docker(&[&["create", "--name", &host.container("half")], &labels[..], &[&image, "true"]].concat());
+    eventually_or("it is removed", || host.containers().is_empty(), || host.broker_log());
+}
+
+/// What claims the lease of another agent is reported, and the reconciler goes on.
+#[test]
+fn a_claim_to_the_lease_of_another_agent_is_reported() {
+    needs_docker!();
+    let (mut host, image) = (looking_every("300ms", 8), image());
+    host.serve();
+    host.ok(&idle_agent("dev", &image));
+    let lease = host.agent("dev")["lease"].as_str().unwrap().to_owned();
+    let labels = labels(&host, "other", &lease, &host.port(4).to_string());
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let other = host.container("other");
+    docker(&[&["run", "-d", "--name", &other], &labels[..], &[&image, "sleep", "100000"]].concat());
+    let is_told = || warnings(&host).contains(&format!("the lease {lease}, which is that of"));
+    eventually_or("it is told", is_told, || host.broker_log());
+    docker(&["rm", "-f", &other]);
+    eventually_or("that is over", || warnings(&host) == "[]", || host.broker_log());
+    assert_eq!(host.leased().len(), 2);
+    assert!(!host.broker_log().contains("panicked"), "{}", host.broker_log());
+}
+
+/// P4: an agent that is to be forgotten is, also if it could not be removed when it ended.
+#[test]
+fn what_is_to_be_forgotten_is_removed_later_if_not_at_once() {
+    let mut host = looking_every("300ms", 4);
+    host.serve_with(&[("BERTHOLD_FAULT", "refuse 1 process remove")]);
+    host.ok(&["start", "job", "--rm", "--runtime", "process", "--", "sleep", "1"]);
+    let is_gone = || host.run(&["show", "job"]).code == 3;
+    eventually_or("it is forgotten", is_gone, || host.broker_log());
+    let happened = fs::read_to_string(host.path("faults.log")).unwrap();
+    assert!(happened.contains("process remove was refused"), "{happened}");
+    assert_eq!(host.json(&["list"])["agents"], json!([]));
+}
+
+/// L5: "nothing is there" must be seen twice in a row.
+#[test]
+fn what_is_seen_again_is_not_missing_any_more() {
+    let mut host = looking_every("1h", 4);
+    host.serve();
+    host.ok(&idle_process("dev"));
+    let (agent, here) = (host.agent("dev"), host.path("processes").join(host.container("dev")));
+    let elsewhere = host.path("elsewhere");
+    let look = || {
+        let found = host.json(&["reconcile"])["reconciliation"]["findings"].clone();
+        found[0]["action"].clone()
+    };
+    std::thread::sleep(Duration::from_millis(10_500));
+    for _ in 0..2 {
+        fs::rename(&here, &elsewhere).unwrap();
+        assert_eq!(look(), "wait", "{}", host.broker_log());
+        fs::rename(&elsewhere, &here).unwrap();
+        assert_eq!(look(), Value::Null);
+        std::thread::sleep(Duration::from_millis(1_100));
+    }
+    assert_eq!(host.agent("dev"), agent);
+}
+
+/// P7, L2: the engine's word counts for a while where a probe would say otherwise at once.
+#[test]
+fn a_port_that_only_the_engine_sees_taken_stays_blocked_for_a_while() {
+    let mut host = looking_every("300ms", 8);
+    let refused = host.port(1);
+    host.serve_with(&[("BERTHOLD_FAULT", &format!("occupied {refused}"))]);
+    host.ok(&idle_process("dev"));
+    assert_eq!(host.agent("dev")["ports"], json!({ "A": host.port(0), "B": host.port(2) }));
+    for _ in 0..4 {
+        let port = shown(&host, refused);
+        let detail = port["detail"].as_str().unwrap_or_default();
+        assert_eq!(port["state"], "blocked", "{}", host.broker_log());
+        assert!(
+            detail.contains("only process sees") && detail.contains("tried again after 30 s"),
+            "{detail}"
+        );
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    host.ok(&idle_process("other"));
+    assert_eq!(host.agent("other")["ports"], json!({ "A": host.port(3), "B": host.port(4) }));
+    eventually_or("it is tried again", || shown(&host, refused) == Value::Null, || host.broker_log());
+}
+
+/// P6: what a failed start could not clean up at once does not change which ports the agent had before.
+#[test]
+fn a_start_that_is_cleaned_up_late_leaves_the_former_ports() {
+    let mut host = looking_every("300ms", 8);
+    host.serve();
+    host.ok(&idle_process("dev"));
+    host.ok(&["stop", "dev", "-t", "0s"]);
+    host.stop_broker();
+    let _taken = TcpListener::bind(("127.0.0.1", host.port(0))).unwrap();
+    // The first removal is that of what ran before.
+    host.serve_with(&[("BERTHOLD_FAULT", "refuse 2 process remove")]);
+    host.error(1, &["start", "dev", "--runtime", "process", "--", "/no/such/command"]);
+    eventually_or("nothing is leased", || host.leased().is_empty(), || host.broker_log());
+    let happened = fs::read_to_string(host.path("faults.log")).unwrap();
+    assert!(happened.contains("process remove was refused"), "{happened}");
+    assert_eq!(host.agent("dev")["former_ports"], json!([host.port(0), host.port(1)]));
+}
+
+/// A failure that can be foreseen leaves the agent as it is: it is not stopped first.
+#[test]
+fn what_cannot_be_started_anew_goes_on() {
+    let mut host = Host::with_pool(4);
+    host.serve();
+    host.ok(&idle_process("dev"));
+    let agent = host.agent("dev");
+    let mut more = idle_process("dev");
+    more.splice(2..2, ["--replace", "--ports", "20"]);
+    assert_eq!(host.error(4, &more)["code"], "pool_exhausted");
+    assert_eq!(host.agent("dev"), agent);
+    host.stop_broker();
+    fs::write(host.path("settings.yaml"), "server: { broker: { listen: none } }\n").unwrap();
+    host.serve();
+    assert_eq!(host.error(4, &["restart", "dev"])["code"], "pool_exhausted");
+    assert_eq!((&host.agent("dev")["id"], &host.agent("dev")["state"]), (&agent["id"], &json!("running")));
+}
