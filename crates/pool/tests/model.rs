@@ -350,7 +350,7 @@ fn a_fresh_pool_does_not_cool() {
 }
 
 fn small_pool() -> PortPool {
-    let range = PortRange::new(port(8000), port(8009)).unwrap();
+    let range = PortRange::new(port(8000), port(8009)).expect("8000 is less than 8009");
     PortPool::new(PoolSpec { range, exclude: Vec::new(), cool_down: COOL_DOWN })
 }
 
