@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use pool::{LeaseId, Port};
-use runtime::HeldPort;
+use runtime::{HeldPort, Runtime};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::clock;
 use crate::core::{Core, State};
+use crate::error::chain;
 use crate::holder::Sockets;
 use crate::probe;
 use crate::runtimes::Locality;
@@ -28,6 +29,11 @@ const PATIENCE: (u32, Duration) = (10, Duration::from_millis(20));
 
 /// For how long a port stays blocked that an engine refused, where nothing here shows why: a probe finds such a port free.
 const REFUSED: Duration = Duration::from_secs(30);
+
+/// How long a runtime takes to fail that hangs, and is not merely away.
+const SLOW: Duration = Duration::from_secs(3);
+/// For how long such a one is not asked again.
+const SILENT: Duration = Duration::from_secs(30);
 
 /// What a port is blocked by if nothing more is known.
 const UNKNOWN: &str = "another process on this host";
@@ -136,21 +142,72 @@ impl Core {
         let is_own = &is_own;
         let asked = self.runtimes.usable().map(|runtime| async move {
             let only_here = runtime.name() != wanted_on;
-            let held = match runtime.held_ports(only_here).await {
-                Ok(mut held) => {
+            let held = match self.told_ports(runtime.as_ref(), only_here).await {
+                Some(mut held) => {
                     held.retain(|held| !is_own(held));
                     self.state().told_held.insert(runtime.name(), held.clone());
                     held
                 }
-                Err(error) => {
-                    tracing::debug!(runtime = runtime.name(), %error, "it does not tell which ports it holds");
-                    self.state().told_held.get(runtime.name()).cloned().unwrap_or_default()
-                }
+                None => self.state().told_held.get(runtime.name()).cloned().unwrap_or_default(),
             };
             held.into_iter().filter(move |held| held.is_here || !only_here)
         });
         let held = join_all(asked).await.into_iter().flatten();
         held.filter_map(|held| Some((Port::new(held.port)?, held.by))).collect()
+    }
+
+    /// The ports that a runtime says are held on it; none if it does not say so now. One that lets the question wait until nobody would
+    /// any more is not asked again for a while: everyone who needs a port would have to wait for it, one after the other.
+    async fn told_ports(&self, runtime: &dyn Runtime, only_here: bool) -> Option<Vec<HeldPort>> {
+        let name = runtime.name();
+        let silenced = async {
+            loop {
+                let silence = self.silence.notified();
+                if self.is_silent(name) {
+                    return;
+                }
+                silence.await;
+            }
+        };
+        let asked = Instant::now();
+        let answer = tokio::select! {
+            biased;
+            () = silenced => return None,
+            answer = runtime.held_ports(only_here) => answer,
+        };
+        let about = format!("silent {name}");
+        match answer {
+            Ok(held) => {
+                self.state().warnings.remove(&about);
+                Some(held)
+            }
+            Err(error) => {
+                tracing::debug!(runtime = name, %error, "it does not tell which ports it holds");
+                if asked.elapsed() >= SLOW {
+                    self.state().silent.insert(name, Instant::now());
+                    self.silence.notify_waiters();
+                    let text = format!(
+                        "{name} does not say which ports it holds ({}): for {} s at a time they are taken to be those that it told of \
+                         last{}",
+                        chain(&error),
+                        SILENT.as_secs(),
+                        error.hint.map_or_else(String::new, |hint| format!("; {hint}"))
+                    );
+                    self.warn(&about, &text);
+                }
+                None
+            }
+        }
+    }
+
+    fn is_silent(&self, runtime: &str) -> bool {
+        self.state().silent.get(runtime).is_some_and(|at| at.elapsed() < SILENT)
+    }
+
+    /// A runtime of this host that is there and does not say which ports it holds.
+    pub(crate) fn silent_here(&self) -> Option<&'static str> {
+        let silent: Vec<&'static str> = self.state().silent.keys().copied().collect();
+        silent.into_iter().find(|it| self.is_silent(it) && self.runtimes.locality(it) == Locality::Local)
     }
 
     fn tell_pool(&self, ports: impl IntoIterator<Item = Port>) {

@@ -48,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the broker is to end.
     pub(crate) shutdown: CancellationToken,
+    /// Tells those who wait for a runtime's answer that it has left another one waiting.
+    pub(crate) silence: tokio::sync::Notify,
     /// Held by the one that looks for holders of the pool's ports.
     pub(crate) reviewing: tokio::sync::Mutex<()>,
     state: Mutex<State>,
@@ -76,6 +78,10 @@ pub(crate) struct State {
     pub(crate) before: HashMap<LeaseId, Before>,
     /// The leases whose end is being waited for.
     pub(crate) watched: HashSet<LeaseId>,
+    /// Which engine answered last under the name of each runtime, if it told.
+    pub(crate) engines: BTreeMap<&'static str, Option<String>>,
+    /// When a runtime was last asked which ports it holds and let that question wait until nobody would any more.
+    pub(crate) silent: BTreeMap<&'static str, Instant>,
     /// The ports of others of which each runtime told last, for when it does not tell.
     pub(crate) told_held: BTreeMap<&'static str, Vec<HeldPort>>,
     /// What a person should know of, by what it is about.
@@ -133,6 +139,7 @@ impl Core {
             events,
             tasks: TaskTracker::new(),
             shutdown: parts.shutdown,
+            silence: tokio::sync::Notify::new(),
             reviewing: tokio::sync::Mutex::default(),
             state: Mutex::new(parts.state),
             locks: Locks::default(),
@@ -221,6 +228,8 @@ impl State {
             used: BTreeSet::new(),
             before: HashMap::new(),
             watched: HashSet::new(),
+            engines: BTreeMap::new(),
+            silent: BTreeMap::new(),
             told_held: BTreeMap::new(),
             warnings: BTreeMap::new(),
         }

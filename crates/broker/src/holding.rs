@@ -73,6 +73,11 @@ impl Core {
         if !self.in_use(&bare.lease.ports).await.is_empty() {
             return false;
         }
+        // A container may have a port without a socket of this host.
+        if let Some(runtime) = self.silent_here() {
+            tracing::warn!(owner = %bare.key, runtime, "it is not known whether a port of a lease is published there; the lease stays");
+            return false;
+        }
         match self.end_bare(bare, reason::PROCESS_ENDED).await {
             Ok(()) => {
                 tracing::info!(owner = %bare.key, lease = %bare.lease.id, "a lease has ended with its process");
