@@ -213,6 +213,10 @@ impl Runtime for Faulty {
         self.0.lacks().await
     }
 
+    async fn identity(&self) -> Result<Option<String>, RuntimeError> {
+        self.0.identity().await
+    }
+
     async fn prepare_image(&self, image: &str, progress: &dyn Progress) -> Result<(), RuntimeError> {
         self.question("prepare_image")?;
         self.0.prepare_image(image, progress).await

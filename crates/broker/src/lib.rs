@@ -23,6 +23,7 @@ mod bare;
 mod blocked;
 mod clock;
 mod core;
+mod engines;
 mod error;
 #[cfg(feature = "faults")]
 mod faults;

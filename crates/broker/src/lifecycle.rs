@@ -14,7 +14,7 @@ use runtime::{ErrorKind, Observed, ObservedState, Runtime, RuntimeError};
 
 use crate::clock;
 use crate::core::Core;
-use crate::error::{OperationError, shown};
+use crate::error::{OperationError, chain, shown};
 use crate::labels;
 use crate::launch::Failure;
 use crate::leases::Ending;
@@ -149,6 +149,8 @@ impl Core {
             return Err(spec::invalid(message, Some(hint)));
         };
         if record.is_live() {
+            // Whether it can be asked at all comes first: what is foreseen is foreseen for its own engine.
+            self.look(&runtime, &record).await?;
             self.foresee(&record, &runtime, &spec).await?;
             let grace = grace.unwrap_or(self.settings.server.broker.stop_timeout);
             self.halt(&runtime, record, grace).await?;
@@ -156,29 +158,46 @@ impl Core {
         self.launch(key, Plan { runtime, spec }).await
     }
 
-    /// Stops an agent if it runs, removes what is left of it and forgets it; says how it was, none if it was not known.
+    /// Stops an agent if it runs, removes what is left of it and forgets it; says how it was, none if it was not known. With
+    /// `force` it is forgotten also if its runtime cannot be asked: who says so knows that nothing of it is left.
     pub(crate) async fn delete(
         self: &Arc<Self>,
         key: AgentKey,
         grace: Option<Duration>,
+        force: bool,
     ) -> Result<Option<AgentRecord>, OperationError> {
         let _lock = self.lock(&key).await;
-        let Some(mut record) = self.agent(&key) else { return Ok(None) };
-        if record.is_live() || record.container.is_some() {
-            let runtime = self.runtime_of(&record)?;
-            if record.is_live() {
-                let grace = grace.unwrap_or(self.settings.server.broker.stop_timeout);
-                record = self.halt(&runtime, record, grace).await?;
-                record.stage = Stage::Stopped;
+        let Some(record) = self.agent(&key) else { return Ok(None) };
+        let record = match self.end_and_remove(record.clone(), grace).await {
+            Err(error) if force && error.code() == api::Code::RuntimeUnreachable => {
+                tracing::warn!(agent = %key, error = %chain(&error), "it is forgotten by force, and nothing is known of it");
+                record
             }
-            if let Some(id) = &record.container {
-                self.remove_known(&runtime, &key, id)
-                    .await
-                    .map_err(|source| runtime_error(&record, source))?;
-            }
-        }
+            ended => ended?,
+        };
         let ledger = |source| OperationError::Ledger { key: key.clone(), source };
         self.end_lease(record, Ending::Forget).await.map(Some).map_err(ledger)
+    }
+
+    async fn end_and_remove(
+        &self,
+        mut record: AgentRecord,
+        grace: Option<Duration>,
+    ) -> Result<AgentRecord, OperationError> {
+        if !record.is_live() && record.container.is_none() {
+            return Ok(record);
+        }
+        let runtime = self.runtime_of(&record)?;
+        if record.is_live() {
+            let grace = grace.unwrap_or(self.settings.server.broker.stop_timeout);
+            record = self.halt(&runtime, record, grace).await?;
+            record.stage = Stage::Stopped;
+        }
+        if let Some(id) = &record.container {
+            let removed = self.remove_known(&runtime, &record.key, id).await;
+            removed.map_err(|source| runtime_error(&record, source))?;
+        }
+        Ok(record)
     }
 
     /// Does what is slow, and finds out what would keep an agent from being started anew, before the one that runs is touched.
@@ -213,6 +232,7 @@ impl Core {
         let mut record = prior.clone().unwrap_or_else(|| AgentRecord::new(key, String::new()));
         record = AgentRecord {
             runtime: runtime.name().to_owned(),
+            engine: self.engine_of(runtime.as_ref()).await,
             stage: Stage::Starting,
             spec: Some(spec),
             ended_at: None,
@@ -341,6 +361,7 @@ impl Core {
                 return Ok(Some(observed));
             }
         }
+        self.check_engine(runtime.as_ref(), record).await?;
         Ok(None)
     }
 

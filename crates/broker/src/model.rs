@@ -14,8 +14,10 @@ pub(crate) struct AgentRecord {
     pub(crate) stage: Stage,
     /// What to run; none if it was adopted from its labels, which do not tell.
     pub(crate) spec: Option<AgentSpec>,
-    /// The image as the runtime told it, for an adopted agent.
+    /// The runtime's id of it.
     pub(crate) container: Option<String>,
+    /// Which engine has it, see `engines`; none if that is not known.
+    pub(crate) engine: Option<String>,
     /// Held from before the runtime is asked until the runtime confirms the end.
     pub(crate) lease: Option<Lease>,
     /// Where its ports are published, while it runs.
@@ -125,6 +127,7 @@ impl AgentRecord {
             stage: Stage::Starting,
             spec: None,
             container: None,
+            engine: None,
             lease: None,
             published: None,
             former: Vec::new(),

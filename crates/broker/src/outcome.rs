@@ -46,6 +46,10 @@ impl Core {
         record.container = Some(observed.id.clone());
         let was_published = record.published.clone();
         record.published = self.published(&record, observed);
+        let was_on = record.engine.clone();
+        if let Some(Some(engine)) = self.state().engines.get(record.runtime.as_str()) {
+            record.engine = Some(engine.clone());
+        }
         match &observed.state {
             ObservedState::Exited { code, at, .. } => {
                 let ended = at.map_or_else(clock::now, clock::moment);
@@ -56,7 +60,8 @@ impl Core {
                 let since = since.map_or_else(clock::now, clock::moment);
                 let is_news = record.stage != Stage::Running
                     || record.started_at != Some(since)
-                    || record.published != was_published;
+                    || record.published != was_published
+                    || record.engine != was_on;
                 record.stage = Stage::Running;
                 record.started_at = Some(since);
                 record.ended_at = None;

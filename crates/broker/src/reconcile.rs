@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pool::{AgentKey, Clash, Owner};
-use runtime::{Observed, ObservedState, Runtime};
+use runtime::{Observed, ObservedState, Runtime, RuntimeError};
 use tokio::time::sleep;
 
 use crate::clock;
 use crate::core::Core;
+use crate::engines::is_elsewhere;
 use crate::error::chain;
 use crate::labels::{self, Tag};
 use crate::leases::Ending;
@@ -78,8 +79,12 @@ impl Core {
     pub(crate) async fn reconcile_runtime(self: &Arc<Self>, runtime: Arc<dyn Runtime>) {
         let name = runtime.name();
         let about = format!("runtime {name}");
-        let listing = match runtime.list().await {
-            Ok(listing) => listing,
+        let asked = async {
+            let listing = runtime.list().await?;
+            Ok::<_, RuntimeError>((listing, self.ask_engine(runtime.as_ref()).await?))
+        };
+        let (listing, engine) = match asked.await {
+            Ok(answers) => answers,
             Err(error) => {
                 let concerned =
                     self.state().agents.values().any(|agent| agent.runtime == name && agent.is_live());
@@ -93,9 +98,10 @@ impl Core {
         };
         self.unwarn(&about);
         self.state().warnings.retain(|about, _| !about.starts_with(&conflicts(name)));
-        for key in self.keys_to_settle(name, &listing) {
+        for key in self.keys_to_settle(name, &listing, engine.as_deref()) {
             self.settle(&key).await;
         }
+        self.warn_of_engine(name, engine.as_deref());
         for key in self.keys_to_forget(name) {
             self.forget_ended(&key).await;
         }
@@ -107,7 +113,7 @@ impl Core {
     }
 
     /// The live agents of a runtime of which the listing does not show what is known.
-    fn keys_to_settle(&self, runtime: &str, listing: &[Observed]) -> Vec<AgentKey> {
+    fn keys_to_settle(&self, runtime: &str, listing: &[Observed], engine: Option<&str>) -> Vec<AgentKey> {
         let mut state = self.state();
         let (mut due, mut seen_again) = (Vec::new(), Vec::new());
         for record in state.agents.values().filter(|record| record.runtime == runtime) {
@@ -115,8 +121,13 @@ impl Core {
             let seen = listing.iter().find(|observed| self.is_of_lease(observed, record));
             if seen.is_some() {
                 seen_again.push(lease.id.clone());
+            } else if is_elsewhere(record, engine) {
+                continue;
             }
-            if decide(record.stage, seen.map(|it| &it.state), state.absence(lease)) != Verdict::Keep {
+            let is_new_to_it = seen.is_some() && engine.is_some() && record.engine.as_deref() != engine;
+            if is_new_to_it
+                || decide(record.stage, seen.map(|it| &it.state), state.absence(lease)) != Verdict::Keep
+            {
                 due.push(record.key.clone());
             }
         }
@@ -159,7 +170,11 @@ impl Core {
         let seen = match self.look(&runtime, &record).await {
             Ok(seen) => seen,
             Err(error) => {
-                tracing::warn!(agent = %key, error = %chain(&error), "nothing is known of the agent for now");
+                let engine = self.state().engines.get(runtime.name()).cloned().flatten();
+                // Of this there is a warning, and it may last for long.
+                if !is_elsewhere(&record, engine.as_deref()) {
+                    tracing::warn!(agent = %key, error = %chain(&error), "nothing is known of the agent for now");
+                }
                 return;
             }
         };
@@ -326,6 +341,7 @@ impl Core {
         let mut record = known.unwrap_or_else(|| AgentRecord::new(tag.key, runtime.name().to_owned()));
         record.runtime = runtime.name().to_owned();
         record.container = Some(observed.id.clone());
+        record.engine = self.engine_of(runtime.as_ref()).await;
         record.former.clear();
         record.released_at = None;
         record.lease = Some(lease.clone());

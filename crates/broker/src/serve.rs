@@ -17,6 +17,7 @@ use runtime::process::ShimCommand;
 use tokio::net::UnixListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock;
 use crate::core::{Core, Parts, State};
@@ -231,7 +232,8 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
 /// Runs a task that must go on for as long as the broker runs. A panic in it is a bug, which is told, and must not be the end of
 /// what agents rely on.
 async fn supervised<T: Future<Output = ()> + Send + 'static>(name: String, task: impl Fn() -> T) {
-    while let Err(error) = tokio::spawn(task()).await {
+    // Whoever ends this ends the task with it.
+    while let Err(error) = AbortOnDropHandle::new(tokio::spawn(task())).await {
         if !error.is_panic() {
             return;
         }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::clock;
 use crate::core::Core;
+use crate::engines::is_elsewhere;
 use crate::error::chain;
 use crate::labels::Tag;
 use crate::model::AgentRecord;
@@ -47,8 +48,12 @@ impl Core {
             let state = self.state();
             state.agents.values().filter(|record| record.runtime == runtime.name()).cloned().collect()
         };
+        let engine = self.state().engines.get(runtime.name()).cloned().flatten();
         let known = records.iter().filter_map(|record| {
             let seen = listing.iter().find(|observed| self.is_of_lease(observed, record));
+            if seen.is_none() && is_elsewhere(record, engine.as_deref()) {
+                return None;
+            }
             self.of_lease(record, seen)
         });
         let met = listing

@@ -19,6 +19,9 @@ const WATCH_LIMIT: Duration = Duration::from_secs(600);
 /// The pauses of a watcher whose runtime does not answer: at first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// How often a watcher looks for nothing before it takes its time.
+const MANY_LOOKS: u32 = 20;
+
 impl Core {
     /// Watches a running agent until it no longer has the lease that it has now, so that its end is known at once.
     pub(crate) fn watch(self: &Arc<Self>, record: &AgentRecord) {
@@ -46,7 +49,7 @@ impl Core {
         runtime: Arc<dyn Runtime>,
         id: &str,
     ) {
-        let mut pause = BACKOFF.0;
+        let (mut pause, mut looks) = (BACKOFF.0, 0);
         let (mut is_published, mut was_missing) = (false, false);
         let holds = || self.agent(key).and_then(|record| record.lease).is_some_and(|held| held.id == *lease);
         while holds() {
@@ -62,6 +65,7 @@ impl Core {
             match runtime.wait_for_end(id, limit).await {
                 Ok(Some(Observed { state: ObservedState::Running { .. }, .. })) => {
                     pause = BACKOFF.0;
+                    looks = 0;
                     // An engine that answers at once without having waited is not asked without a pause; it may do so because
                     // what this process has to do for the agent is not done any more.
                     if asked.elapsed() < BACKOFF.0 {
@@ -71,8 +75,10 @@ impl Core {
                 }
                 Ok(_) => {
                     self.settle(key).await;
+                    looks += 1;
                     if holds() {
-                        sleep(SECOND_LOOK).await;
+                        // By then something else keeps it from being settled, such as that another engine answers.
+                        sleep(if looks < MANY_LOOKS { SECOND_LOOK } else { BACKOFF.1 }).await;
                     }
                 }
                 Err(_) => {

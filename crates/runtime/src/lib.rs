@@ -66,6 +66,15 @@ pub trait Runtime: Send + Sync {
         Ok(None)
     }
 
+    /// What tells this engine from any other that may answer under the same name one day (another socket, another context), and stays as
+    /// it is when the engine is restarted; none if it has nothing of the kind, or does not tell.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreachable`]
+    async fn identity(&self) -> Result<Option<String>, RuntimeError> {
+        Ok(None)
+    }
+
     /// Sees to it that `image` is there, pulling it if need be; tells `progress` how far it is.
     ///
     /// # Errors

@@ -38,7 +38,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How long a service has to end when it is asked to.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Podman on this host.
+/// Podman, on this host unless a service on another one is named.
 pub struct Podman {
     place: Place,
     /// The lock is held while a service is being started, so that there is only one.
@@ -159,6 +159,10 @@ impl Runtime for Podman {
 
     async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
         self.api().await?.engine().await
+    }
+
+    async fn identity(&self) -> Result<Option<String>, RuntimeError> {
+        self.api().await?.identity().await
     }
 
     async fn prepare_image(&self, image: &str, progress: &dyn Progress) -> Result<(), RuntimeError> {

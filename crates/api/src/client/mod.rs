@@ -198,7 +198,8 @@ impl Client {
         Ok(self.document::<AgentDocument>(&call).await?.agent)
     }
 
-    /// Stops an agent if it runs, and forgets it. Gives it as it was; none if the broker knows none of that name.
+    /// Stops an agent if it runs, and forgets it; with `force` also if its runtime cannot be asked. Gives it as it was; none if
+    /// the broker knows none of that name.
     ///
     /// # Errors
     /// [`ClientError`]
@@ -207,12 +208,14 @@ impl Client {
         project: &str,
         name: &str,
         request: &StopRequest,
+        force: bool,
     ) -> Result<Option<Agent>, ClientError> {
         let call = Call::agent(Method::DELETE, project, name, &[]).unlimited();
         let call = match request.timeout_ms {
             Some(timeout) => call.query("timeout_ms", &timeout.to_string()),
             None => call,
         };
+        let call = if force { call.query("force", "true") } else { call };
         self.agent_if_any(&call).await
     }
 

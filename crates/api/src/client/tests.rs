@@ -104,7 +104,7 @@ async fn stopping_and_deleting_what_is_not_there_is_no_error() {
     let broker = Canned::new(vec!["HTTP/1.1 204 No Content\r\n\r\n".into()]);
     assert_eq!(broker.client.stop("default", "dev", &how).await.unwrap(), None);
     let broker = Canned::new(vec!["HTTP/1.1 204 No Content\r\n\r\n".into()]);
-    assert_eq!(broker.client.delete("default", "dev", &how).await.unwrap(), None);
+    assert_eq!(broker.client.delete("default", "dev", &how, false).await.unwrap(), None);
     let asked = broker.asked();
     assert!(asked.starts_with("DELETE /v1/agents/default/dev?timeout_ms=5 HTTP/1.1\r\n"), "{asked}");
 }

@@ -138,9 +138,10 @@ pub(super) async fn delete(
     grace: Result<Query<Grace>, QueryRejection>,
 ) -> Result<Response, Refusal> {
     let key = key(path)?;
-    let grace = grace?.timeout_ms.map(Duration::from_millis);
+    let Query(Grace { timeout_ms, force }) = grace?;
+    let grace = timeout_ms.map(Duration::from_millis);
     let task = Arc::clone(&core);
-    let deleted = operate(&core, async move { task.delete(key, grace).await }).await?;
+    let deleted = operate(&core, async move { task.delete(key, grace, force).await }).await?;
     Ok(optional(&core, deleted.as_ref()))
 }
 
@@ -149,6 +150,9 @@ pub(super) async fn delete(
 pub(super) struct Grace {
     /// In milliseconds; `stop_timeout` of the settings if not given.
     timeout_ms: Option<u64>,
+    /// Whether it is forgotten also if its runtime cannot be asked.
+    #[serde(default)]
+    force: bool,
 }
 
 /// Runs an operation as a task of its own, so that it goes on when the caller hangs up.

@@ -134,9 +134,9 @@ fn put_agent(connection: &Connection, agent: &AgentRecord) -> rusqlite::Result<(
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO agents (project, name, runtime, state, spec, container, published, former,
-                 released_at, started_at, ended_at, exit_code, reason, warnings)
+                 released_at, started_at, ended_at, exit_code, reason, warnings, engine)
              VALUES (:project, :name, :runtime, :state, :spec, :container, :published, :former,
-                 :released_at, :started_at, :ended_at, :exit_code, :reason, :warnings)",
+                 :released_at, :started_at, :ended_at, :exit_code, :reason, :warnings, :engine)",
         )?
         .execute(named_params! {
             ":project": agent.key.project.as_str(),
@@ -153,6 +153,7 @@ fn put_agent(connection: &Connection, agent: &AgentRecord) -> rusqlite::Result<(
             ":exit_code": agent.exit_code,
             ":reason": agent.reason,
             ":warnings": json(&agent.warnings)?,
+            ":engine": agent.engine,
         })
         .map(drop)
 }
@@ -176,6 +177,7 @@ fn agent(row: &Row<'_>) -> Result<AgentRecord, LoadError> {
         stage,
         spec,
         container: row.get("container")?,
+        engine: row.get("engine")?,
         lease: None,
         published: row.get("published")?,
         former: split_ports(&former).ok_or_else(|| wrong("former", &former))?,

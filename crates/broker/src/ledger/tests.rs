@@ -38,6 +38,7 @@ async fn what_was_recorded_is_read_again() {
     assert_eq!(contents, Contents::default());
     let mut record = agent("shop/dev");
     record.former = vec![Port::MAX];
+    record.engine = Some("one of two".to_owned());
     record.warnings = vec!["a \"quoted\" one".to_owned()];
     ledger.record(granted(&record, &lease("l1", &[8001, 8000]))).on_disk().await.unwrap();
     let bare = |name: &str| name.parse::<AgentKey>().unwrap();
@@ -213,7 +214,7 @@ fn a_ledger_of_a_newer_version_is_left_alone() {
     rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = fs::read(&path).unwrap();
     let error = open(&path).unwrap_err().to_string();
-    assert!(error.ends_with("has schema version 99, but this berthold knows only up to 2"), "{error}");
+    assert!(error.ends_with("has schema version 99, but this berthold knows only up to 3"), "{error}");
     assert!(fs::read(&path).unwrap() == before, "the file is as it was");
 }
 
@@ -262,5 +263,24 @@ async fn a_ledger_of_version_1_is_brought_up_to_date_without_loss() {
         .unwrap()
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .unwrap();
-    assert_eq!(version, 2);
+    assert_eq!(version, 3);
+}
+
+#[tokio::test]
+async fn of_the_agents_in_a_ledger_of_version_2_the_engine_is_not_known() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("ledger.db");
+    version_1(&path);
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute_batch(include_str!("schema/2.sql")).unwrap();
+    connection.pragma_update(None, "user_version", 2).unwrap();
+    drop(connection);
+    let (ledger, contents, damage) = start(&path);
+    assert_eq!(damage, None);
+    let mut dev = contents.agents[0].clone();
+    assert_eq!((dev.lease.clone(), dev.engine.clone()), (Some(lease("l1", &[8001, 8000])), None));
+    dev.engine = Some("this one".to_owned());
+    ledger.record(vec![Change::Agent(Box::new(dev.clone()))]).on_disk().await.unwrap();
+    drop(ledger);
+    assert_eq!(start(&path).1.agents[0], dev);
 }

@@ -16,8 +16,12 @@ Examples:
 pub(crate) struct Arguments {
     #[command(flatten)]
     selection: Selection,
+    /// Forget them also if their engine cannot be asked, such as one that is gone for good; if it still runs them, their ports are
+    /// given to others all the same
+    #[arg(long)]
+    force: bool,
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<(), CliError> {
-    several::run(Operation::Delete, &arguments.selection, context).await
+    several::run(Operation::Delete { force: arguments.force }, &arguments.selection, context).await
 }

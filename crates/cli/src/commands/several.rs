@@ -27,21 +27,21 @@ pub(crate) struct Selection {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
     Stop,
-    Delete,
+    Delete { force: bool },
 }
 
 impl Operation {
     fn verb(self) -> &'static str {
         match self {
             Self::Stop => "stop",
-            Self::Delete => "delete",
+            Self::Delete { .. } => "delete",
         }
     }
 
     fn past(self) -> &'static str {
         match self {
             Self::Stop => "stopped",
-            Self::Delete => "deleted",
+            Self::Delete { .. } => "deleted",
         }
     }
 
@@ -54,7 +54,7 @@ impl Operation {
         let (project, name) = (key.project.as_str(), key.name.as_str());
         match self {
             Self::Stop => client.stop(project, name, how).await,
-            Self::Delete => client.delete(project, name, how).await,
+            Self::Delete { force } => client.delete(project, name, how, force).await,
         }
     }
 }

@@ -139,7 +139,7 @@ impl Scratch {
     pub(super) async fn delete_agents(&mut self) -> Result<(), CliError> {
         let project = self.project();
         for name in AGENTS {
-            self.client.delete(&project, name, &StopRequest::default()).await?;
+            self.client.delete(&project, name, &StopRequest::default(), false).await?;
         }
         self.has_agents = false;
         Ok(())

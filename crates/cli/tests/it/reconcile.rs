@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::time::Duration;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -92,6 +95,8 @@ fn a_leftover_on_a_runtime_without_agents_is_removed() {
     let (mut host, image) = (looking_every("300ms", 4), image());
     host.serve();
     host.ok(&idle_agent("dev", &image));
+    // The broker listens to the engine from here on, and has looked at all of it once for that.
+    std::thread::sleep(Duration::from_secs(3));
     host.ok(&["delete", "dev", "-t", "0s"]);
     let labels = labels(&host, "half", "01AAAAAAAAAAAAAAAAAAAAAAAA", "");
     let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
@@ -135,7 +140,14 @@ fn what_is_to_be_forgotten_is_removed_later_if_not_at_once() {
 /// L5: "nothing is there" must be seen twice in a row.
 #[test]
 fn what_is_seen_again_is_not_missing_any_more() {
-    let mut host = looking_every("1h", 4);
+    let settings = |range: &str| {
+        // No engine keeps a look from being over at once: the watcher looks too, a second after it has found nothing.
+        format!(
+            "server: {{ broker: {{ listen: none, reconcile_interval: 1h, port_pool: {{ range: \"{range}\" }} }} }}\n\
+             runtimes: {{ docker: {{ host: \"unix:///nowhere\" }}, podman: {{ host: \"unix:///nowhere\" }} }}\n"
+        )
+    };
+    let mut host = Host::with_settings(settings, 4).with_kubeconfig("/dev/null");
     host.serve();
     host.ok(&idle_process("dev"));
     let (agent, here) = (host.agent("dev"), host.path("processes").join(host.container("dev")));
@@ -212,4 +224,127 @@ fn what_cannot_be_started_anew_goes_on() {
     host.serve();
     assert_eq!(host.error(4, &["restart", "dev"])["code"], "pool_exhausted");
     assert_eq!((&host.agent("dev")["id"], &host.agent("dev")["state"]), (&agent["id"], &json!("running")));
+}
+
+/// An engine that runs nothing, and is another one than Docker is here, for as long as this is there.
+struct EmptyEngine(PathBuf);
+
+impl EmptyEngine {
+    fn open(path: &Path) -> Self {
+        drop(fs::remove_file(path));
+        let listener = UnixListener::bind(path).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut lines = BufReader::new(stream.unwrap());
+                let mut line = String::new();
+                // Who only looks whether someone listens sends nothing.
+                drop(lines.read_line(&mut line));
+                let path = line.split_whitespace().nth(1).unwrap_or_default();
+                let (status, body) = match path {
+                    _ if path.ends_with("/info") => ("200 OK", r#"{"ID":"another"}"#),
+                    _ if path.ends_with("/version") => ("200 OK", r#"{"Version":"1"}"#),
+                    _ if path.contains("/containers/json") => ("200 OK", "[]"),
+                    _ => ("404 Not Found", r#"{"message":"No such container: x"}"#),
+                };
+                let length = body.len();
+                let headers = format!(
+                    "Content-Type: application/json\r\nContent-Length: {length}\r\nConnection: close"
+                );
+                drop(write!(lines.get_mut(), "HTTP/1.1 {status}\r\n{headers}\r\n\r\n{body}"));
+            }
+        });
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for EmptyEngine {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.0));
+    }
+}
+
+/// P3: another engine behind the same name says truthfully that nothing is there, and still the first one runs its agents.
+#[test]
+fn another_engine_under_the_same_name_gives_nothing_back() {
+    needs_docker!();
+    let (image, directory) = (image(), tempfile::tempdir_in("/tmp").unwrap());
+    let socket = directory.path().join("engine.sock");
+    let settings = |range: &str| {
+        format!(
+            "server: {{ broker: {{ listen: none, reconcile_interval: 500ms, port_pool: {{ range: \"{range}\" }} }} }}\n\
+             runtimes: {{ docker: {{ host: \"unix://{}\" }} }}\n",
+            socket.display()
+        )
+    };
+    let mut host = Host::with_settings(settings, 6);
+    let own = Between::open(&socket);
+    host.serve();
+    host.ok(&idle_agent("dev", &image));
+    let (agent, leased) = (host.agent("dev"), host.leased());
+    drop(own);
+    let another = EmptyEngine::open(&socket);
+    let is_told = || warnings(&host).contains("docker is another engine now");
+    eventually_or("it is told", is_told, || host.broker_log());
+    // Longer than the age that a lease must have before anything can end it, and than two looks take.
+    std::thread::sleep(Duration::from_secs(13));
+    assert_eq!((host.agent("dev"), host.leased()), (agent.clone(), leased.clone()), "{}", host.broker_log());
+    for command in [&["stop", "dev"][..], &["delete", "dev"], &["restart", "dev"]] {
+        let error = host.error(6, command);
+        assert_eq!(error["code"], "runtime_unreachable", "{error}");
+        assert!(error["hint"].as_str().unwrap().contains("DOCKER_HOST"), "{error}");
+    }
+    // Another broker does not know better.
+    host.kill_broker();
+    host.serve();
+    assert_eq!(host.leased(), leased);
+    drop(another);
+    let own = Between::open(&socket);
+    eventually_or("all is as before", || warnings(&host) == "[]", || host.broker_log());
+    assert_eq!((host.agent("dev")["lease"].clone(), host.leased()), (agent["lease"].clone(), leased.clone()));
+    drop(own);
+    let another = EmptyEngine::open(&socket);
+    eventually_or(
+        "it is told again",
+        || host.run(&["stop", "dev"]).stderr.contains("another engine"),
+        || host.broker_log(),
+    );
+    host.ok(&["delete", "dev", "--force"]);
+    assert_eq!(host.leased(), [], "who says so knows that the engine is gone");
+    drop(another);
+    let _own = Between::open(&socket);
+    // It was not gone, and what it runs is found by its labels.
+    host.ok(&["reconcile"]);
+    eventually_or("it is adopted", || host.leased() == leased, || host.broker_log());
+}
+
+/// P7: an engine that hangs is waited for once, and not by everyone who needs a port, one after the other.
+#[test]
+fn an_engine_that_hangs_is_waited_for_once() {
+    needs_docker!();
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    let socket = directory.path().join("engine.sock");
+    let settings = |range: &str| {
+        format!(
+            "server: {{ broker: {{ listen: none, reconcile_interval: 1h, port_pool: {{ range: \"{range}\" }} }} }}\n\
+             runtimes: {{ docker: {{ host: \"unix://{}\" }} }}\n",
+            socket.display()
+        )
+    };
+    let mut host = Host::with_settings(settings, 20);
+    let engine = Between::open(&socket);
+    host.serve();
+    drop(engine);
+    // It accepts, and says nothing.
+    let _hangs = UnixListener::bind(&socket).unwrap();
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        for name in ["a", "b", "c", "d"] {
+            scope.spawn(|| host.ok(&idle_process(name)));
+        }
+    });
+    host.ok(&idle_process("e"));
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(19), "five starts took {took:?}");
+    let told = warnings(&host);
+    assert!(told.contains("docker does not say which ports it holds") && told.contains("for 30 s"), "{told}");
 }

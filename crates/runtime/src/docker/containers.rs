@@ -34,6 +34,9 @@ const CONFIRMING: Duration = Duration::from_secs(10);
 
 const CONFIRMING_PACE: Duration = Duration::from_millis(50);
 
+/// Podman's own word about itself, which its answers to Docker's questions do not have.
+const PODMAN_INFO: &str = "/v4.0.0/libpod/info";
+
 /// How many containers are inspected at a time.
 const AT_ONCE: usize = 8;
 
@@ -140,6 +143,16 @@ impl Runtime for Docker {
         let version = self.asking("say its version").within(GREETING, self.client.version()).await?;
         let version = version.version.unwrap_or_else(|| "unknown".to_owned());
         Ok(EngineInfo { version, endpoint: self.endpoint.to_string() })
+    }
+
+    async fn identity(&self) -> Result<Option<String>, RuntimeError> {
+        let asking = self.asking("say which engine it is");
+        let told = asking.within(GREETING, self.told_identity()).await;
+        match told {
+            // What stands between us and the engine may let other questions through, and not this one.
+            Err(error) if error.kind != ErrorKind::Unreachable => Ok(None),
+            told => told,
+        }
     }
 
     async fn prepare_image(&self, image: &str, progress: &dyn Progress) -> Result<(), RuntimeError> {
@@ -283,6 +296,19 @@ impl Runtime for Docker {
 }
 
 impl Docker {
+    /// Docker's own id; of Podman, where it keeps its containers.
+    async fn told_identity(&self) -> Result<Option<String>, bollard::errors::Error> {
+        if self.engine.is_podman() {
+            let body = self.wire.get(PODMAN_INFO).await?.into_body().collect().await?.to_bytes();
+            let told = serde_json::from_slice::<serde_json::Value>(&body).ok();
+            let storage = told.as_ref().and_then(|told| told.pointer("/store/graphRoot")?.as_str());
+            return Ok(storage.map(str::to_owned));
+        }
+        let (first, second) = (self.client.info().await?.id, self.client.info().await?.id);
+        // Podman behind this API makes up another one with each answer.
+        Ok(first.filter(|id| !id.is_empty() && second.as_ref() == Some(id)))
+    }
+
     /// What containers publish, whoever started them. The engine is asked, because a port that it publishes by packet rules
     /// alone has no socket.
     async fn published_ports(&self) -> Result<Vec<HeldPort>, RuntimeError> {

@@ -11,10 +11,14 @@ pub(super) struct Engine {
 }
 
 impl Engine {
+    pub(super) fn is_podman(self) -> bool {
+        self.name == "podman"
+    }
+
     /// Whether it closes a container's input, where that is a pipe, as soon as anyone who was attached to it goes away: Podman does
     /// (seen with 4.3), whatever `StdinOnce` says.
     pub(super) fn closes_input(self) -> bool {
-        self.name == "podman"
+        self.is_podman()
     }
 
     /// What to do about an engine that cannot be reached at `endpoint`.

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{AsyncReadExt, StreamExt};
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, LogParams, PostParams, Preconditions};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
@@ -391,6 +391,17 @@ impl Runtime for Kubernetes {
         }
         let message = format!("the broker's user may not {}", missing.join("; "));
         Ok(Some(RuntimeError::new(ErrorKind::Forbidden, message).hint(refusal::ROLE)))
+    }
+
+    /// A cluster has no id; the namespace that each has, and none has twice, stands for it.
+    async fn identity(&self) -> Result<Option<String>, RuntimeError> {
+        let namespaces: Api<Namespace> = Api::all(self.client().await?);
+        match within(ANSWER, "say which cluster it is", namespaces.get("kube-system")).await {
+            Ok(found) => Ok(found.metadata.uid.map(|uid| format!("{uid}/{}", self.options.namespace))),
+            // Most who may use one namespace may not look at this one.
+            Err(error) if error.kind != ErrorKind::Unreachable => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The cluster pulls by itself, on the node on which the pod comes to be.

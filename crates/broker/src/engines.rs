@@ -1,0 +1,96 @@
+//! Which engine it is that answers under the name of a runtime.
+//!
+//! A name such as `docker` leads to an engine by a socket, a variable or a context, and each of these may lead to another engine one
+//! day. That one truthfully says that nothing is there of agents that the first one still runs. So the ledger has with each
+//! agent which engine runs it, and "nothing is there" is believed of that one alone: while another one answers, the agent's own is
+//! out of reach, and its ports stay leased.
+//!
+//! **Limits.** What does not tell who it is (see `Runtime::identity`) is taken for the one that it was.
+
+use runtime::{ErrorKind, Runtime, RuntimeError};
+
+use crate::core::Core;
+use crate::error::{OperationError, shown};
+use crate::lifecycle::runtime_error;
+use crate::model::AgentRecord;
+
+impl Core {
+    /// Which engine answers under the name of this runtime, as far as it is known without asking again; none if it does not tell.
+    pub(crate) async fn engine_of(&self, runtime: &dyn Runtime) -> Option<String> {
+        let known = self.state().engines.get(runtime.name()).cloned();
+        match known {
+            Some(known) => known,
+            None => self.ask_engine(runtime).await.unwrap_or_default(),
+        }
+    }
+
+    /// Asks which engine it is that answers now.
+    pub(crate) async fn ask_engine(&self, runtime: &dyn Runtime) -> Result<Option<String>, RuntimeError> {
+        let engine = runtime.identity().await?;
+        self.state().engines.insert(runtime.name(), engine.clone());
+        Ok(engine)
+    }
+
+    /// Sees to it that what the runtime says of the agent comes from the engine that runs it.
+    ///
+    /// # Errors
+    /// That the agent's own engine is out of reach.
+    pub(crate) async fn check_engine(
+        &self,
+        runtime: &dyn Runtime,
+        record: &AgentRecord,
+    ) -> Result<(), OperationError> {
+        if record.engine.is_none() {
+            return Ok(());
+        }
+        let engine = self.ask_engine(runtime).await.map_err(|source| runtime_error(record, source))?;
+        if !is_elsewhere(record, engine.as_deref()) {
+            return Ok(());
+        }
+        let name = runtime.name();
+        let message = format!(
+            "{name} is another engine now than the one that runs it, so nothing is known of it, and its ports stay leased"
+        );
+        let error =
+            RuntimeError::new(ErrorKind::Unreachable, message).hint(remedy(name, &shown(&record.key)));
+        Err(runtime_error(record, error))
+    }
+
+    /// Warns of the live agents of a runtime that are on another engine than the one that answers now, or takes that back.
+    pub(crate) fn warn_of_engine(&self, runtime: &str, engine: Option<&str>) {
+        let elsewhere: Vec<String> = {
+            let state = self.state();
+            let records =
+                state.agents.values().filter(|record| record.runtime == runtime && record.is_live());
+            records.filter(|it| is_elsewhere(it, engine)).map(|record| shown(&record.key)).collect()
+        };
+        let about = format!("engine {runtime}");
+        let Some(first) = elsewhere.first() else {
+            self.state().warnings.remove(&about);
+            return;
+        };
+        let text = format!(
+            "{runtime} is another engine now than the one that runs {}: nothing is known of that, and its ports stay leased; {}",
+            elsewhere.join(", "),
+            remedy(runtime, first)
+        );
+        self.warn(&about, &text);
+    }
+}
+
+/// Whether the agent is on another engine than this one.
+pub(crate) fn is_elsewhere(record: &AgentRecord, engine: Option<&str>) -> bool {
+    matches!((record.engine.as_deref(), engine), (Some(own), Some(engine)) if own != engine)
+}
+
+fn remedy(runtime: &str, agent: &str) -> String {
+    let lead = match runtime {
+        "docker" => "DOCKER_HOST, the docker context or `runtimes.docker.host`",
+        "podman" => "CONTAINER_HOST or `runtimes.podman.host`",
+        _ => "the context and namespace in `runtimes.kubernetes`",
+    };
+    format!(
+        "lead {runtime} to that engine again ({lead}) and start the broker anew; if that engine is gone for good with all that it ran, \
+         `berthold delete {agent} --force` gives the ports back"
+    )
+}
