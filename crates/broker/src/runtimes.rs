@@ -273,3 +273,23 @@ fn kubernetes(settings: &Settings) -> Known {
 fn kubernetes(_settings: &Settings) -> Known {
     Known::Unusable("this `berthold` was built without Kubernetes".to_owned(), None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_podman_on_another_host_is_not_of_this_one() {
+        let home = Home::at(std::path::Path::new("/nowhere"));
+        let locality = |host: &str| {
+            let mut settings = Settings::default();
+            settings.runtimes.podman.host = Some(host.to_owned());
+            match podman(&settings, &home) {
+                Known::Here(_, locality) => locality,
+                Known::Unusable(reason, _) => panic!("{reason}"),
+            }
+        };
+        assert_eq!(locality("unix:///run/podman/podman.sock"), Locality::Local);
+        assert_eq!(locality("tcp://192.0.2.7:8080"), Locality::Remote);
+    }
+}
