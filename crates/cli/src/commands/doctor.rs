@@ -210,6 +210,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_default_runtime_that_is_down_and_rights_that_are_missing_are_named() {
+        let runtime = |name: &str, reachable: bool| {
+            json!({ "name": name, "reachable": reachable, "version": "1", "endpoint": "there",
+                "detail": "the broker's user may not list nodes in all namespaces", "hint": "give it" })
+        };
+        let broker = json!({ "version": "1", "id": "01J", "pid": 1, "started_at": "", "home": "/h", "socket": "/s",
+            "listen": null, "settings": [], "runtimes": [runtime("kubernetes", true), runtime("podman", false)],
+            "default_runtime": null, "preferred_runtime": "podman", "agents": 0, "running": 0, "ports": null,
+            "warnings": [] });
+        let checks = found(&serde_json::from_value(broker).unwrap(), &Pool::default());
+        let of = |name: &str| checks.iter().find(|check| check.name == name).unwrap();
+        assert_eq!((of("kubernetes").state, of("podman").state), (State::Warning, State::Absent));
+        assert!(of("kubernetes").detail.ends_with("may not list nodes in all namespaces"));
+        assert_eq!(of("default").state, State::Failed);
+        assert!(of("default").detail.contains("is podman"), "{}", of("default").detail);
+    }
+
+    #[test]
     fn what_was_found_and_what_would_have_to_be_done() {
         let checks = [
             Check::new("settings", State::Ok, "/home/me/.config/berthold/settings.yaml"),
