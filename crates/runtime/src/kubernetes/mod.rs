@@ -477,13 +477,20 @@ impl Runtime for Kubernetes {
     }
 
     async fn wait_for_end(&self, id: &str, limit: Duration) -> Result<Option<Observed>, RuntimeError> {
-        let deadline = Instant::now() + limit;
+        let (deadline, mut lacked_forward) = (Instant::now() + limit, false);
         loop {
             let Some((pod, observed)) = self.look(id).await? else { return Ok(None) };
             let is_running = matches!(observed.state, ObservedState::Running { .. });
-            // That it is not reached any more is not kept from whoever waits, who can see to that.
-            if !is_running || self.lacks_forward(&pod) || Instant::now() >= deadline {
+            // That it is not reached any more is not kept from whoever waits, who can see to that; but it may have ended meanwhile,
+            // and so be published no more.
+            let lacks_forward = self.lacks_forward(&pod);
+            if !is_running || lacks_forward && lacked_forward || Instant::now() >= deadline {
                 return Ok(Some(observed));
+            }
+            lacked_forward = lacks_forward;
+            if lacks_forward {
+                sleep(PACE.0).await;
+                continue;
             }
             sleep(WATCHING_PACE.min(deadline.saturating_duration_since(Instant::now()))).await;
         }

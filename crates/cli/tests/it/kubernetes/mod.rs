@@ -60,7 +60,7 @@ fn web(host: &Host, name: &str) -> Value {
 #[test]
 fn what_cannot_be_scheduled_or_pulled_says_why_and_is_given_up() {
     needs_cluster!();
-    let host = host("forward", ", start_timeout: 3s", 4);
+    let host = host("forward", ", start_timeout: 15s", 4);
     let image = cluster_image();
     let mut unschedulable = start("big", &image, IDLE);
     unschedulable.splice(2..2, ["-v", "no-such-claim:/data"]);
