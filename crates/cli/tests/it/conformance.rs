@@ -204,7 +204,7 @@ fn a_restart_keeps_the_ports(subject: &Subject, host: &mut Host) {
 }
 
 fn one_that_ends_by_itself_gives_its_ports_back(subject: &Subject, host: &mut Host) {
-    started(host, &subject.start("job", &[], &["sh", "-c", "sleep 1; echo done; exit 5"]));
+    started(host, &subject.start("job", &[], &["sh", "-c", "sleep 3; echo done; exit 5"]));
     eventually("its end is noticed", || host.agent("job")["state"] == "exited");
     let code = if subject.tells_exit_codes() { json!(5) } else { Value::Null };
     assert_eq!(host.agent("job")["exit_code"], code);
