@@ -147,11 +147,13 @@ pub(super) async fn delete(
 
 /// How long a deleted agent has to end.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Grace {
     /// In milliseconds; `stop_timeout` of the settings if not given.
     timeout_ms: Option<u64>,
     /// Whether it is forgotten also if its runtime cannot be asked.
     #[serde(default)]
+    #[param(required = false)]
     force: bool,
 }
 
