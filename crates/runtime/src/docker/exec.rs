@@ -250,18 +250,61 @@ async fn forward_sizes(
     }))
 }
 
-/// Hands each size that is sent to `resize`, until that fails because there is no terminal any more.
+/// How often, and with which pause, a terminal is given a size that it does not take: Podman refuses one for a moment after an
+/// attachment has begun, and a terminal that is gone takes none.
+const RESIZING: (usize, Duration) = (20, Duration::from_millis(250));
+
+/// Hands each size that is sent to `resize`; the latest alone where one is not taken.
 fn sizes<F>(resize: impl Fn(TerminalSize) -> F + Send + 'static) -> mpsc::Sender<TerminalSize>
 where
     F: Future<Output = bool> + Send,
 {
     let (sender, mut sizes) = mpsc::channel(PIECES);
     tokio::spawn(async move {
-        while let Some(size) = sizes.recv().await {
-            if !resize(size).await {
-                return;
-            }
+        let (tries, pause) = RESIZING;
+        let mut next = sizes.recv().await;
+        while let Some(size) = next {
+            let mut tried = 0;
+            next = loop {
+                tried += 1;
+                if resize(size).await || tried == tries {
+                    break sizes.recv().await;
+                }
+                if let Ok(newer) = tokio::time::timeout(pause, sizes.recv()).await {
+                    break newer;
+                }
+            };
         }
     });
     sender
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_size_that_is_not_taken_at_first_is_given_again() {
+        let (given, shared) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+        let seen = (Arc::clone(&given), Arc::clone(&shared));
+        let sender = sizes(move |size| {
+            let (given, taken) = seen.clone();
+            async move {
+                given.lock().unwrap().push(size.columns);
+                let is_taken = given.lock().unwrap().len() > 2;
+                if is_taken {
+                    taken.lock().unwrap().push(size.columns);
+                }
+                is_taken
+            }
+        });
+        for columns in [80, 90] {
+            sender.send(TerminalSize { columns, rows: 20 }).await.unwrap();
+            tokio::time::sleep(RESIZING.1 * 4).await;
+        }
+        assert_eq!(*given.lock().unwrap(), [80, 80, 80, 90]);
+        assert_eq!(*shared.lock().unwrap(), [80, 90]);
+    }
 }
