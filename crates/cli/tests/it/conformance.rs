@@ -281,11 +281,10 @@ fn an_attached_terminal_resizes_and_can_be_left(subject: &Subject, host: &mut Ho
     typist.types("WORD=kept\n");
     for (size, shown) in [((100, 30), "30 100"), ((90, 20), "20 90")] {
         typist.resize(size);
-        let is_known = || {
+        eventually(&format!("the size {shown} is known inside"), || {
             typist.types("stty size\n");
             typist.shown().contains(shown)
-        };
-        eventually_or("the size is known inside", is_known, || typist.shown());
+        });
     }
     typist.types("\x10\x11");
     typist.sees("which goes on");

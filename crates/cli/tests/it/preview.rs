@@ -147,6 +147,46 @@ fn where_nothing_is_a_page_says_so() {
     assert!(plain.contains("content-type: text/plain") && !plain.contains("<html"), "{plain}");
 }
 
+/// A domain of one's own, with a proxy in front that ends TLS.
+#[test]
+fn a_pattern_of_names_leads_to_ports_and_fills_the_variables() {
+    let mut listen = 0;
+    let mut host = Host::with_settings(
+        |range| {
+            listen = range.split_once('-').unwrap().1.parse().unwrap();
+            format!(
+                "server: {{ broker: {{ listen: \"127.0.0.1:{listen}\", port_pool: {{ range: \"{range}\", \
+                 preview_url: \"https://{{label}}-{{name}}.preview.example.com\" }} }} }}\n"
+            )
+        },
+        6,
+    );
+    host.serve();
+    let script = "echo $AVAILABLE_LOCALHOST_URL_A $AVAILABLE_LOCALHOST_URL_B; exec sleep 100000";
+    host.ok(&["start", "dev", "--runtime", "process", "--", "sh", "-c", script]);
+    let stage = Stage { host, listen };
+    let name = |label: &str| format!("{label}-{}--dev.preview.example.com", stage.host.project());
+    let urls = format!("https://{} https://{}\n", name("a"), name("b"));
+    eventually("the agent knows its URLs", || stage.host.run(&["logs", "dev"]).stdout == urls);
+    let agent = stage.host.agent("dev");
+    for told in ["urls", "previews"] {
+        assert_eq!(agent[told]["B"], json!(format!("https://{}", name("b"))), "{told}");
+    }
+    stage.serve(1, |head, mut stream| answer(&mut stream, "", &head.to_lowercase()));
+    let told = stage.ask(&["GET / HTTP/1.1", &format!("Host: {}", name("B"))]);
+    assert!(told.starts_with("HTTP/1.1 200") && told.contains("\r\nx-forwarded-proto: https\r\n"), "{told}");
+    // What the pattern does not mean is no preview, and no other name of the page either.
+    for (host, status) in [
+        (name("c"), 404),
+        ("a-nobody.preview.example.com".to_owned(), 404),
+        ("preview.example.com".to_owned(), 403),
+        (format!("x.{}", name("a")), 403),
+    ] {
+        let told = stage.ask(&["GET /v1/agents HTTP/1.1", &format!("Host: {host}"), "Accept: text/html"]);
+        assert!(told.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {told}");
+    }
+}
+
 /// An event is there before the next one is written, and what is sent arrives before its end is.
 #[test]
 fn what_streams_streams_both_ways() {
