@@ -269,14 +269,7 @@ fn another_engine_under_the_same_name_gives_nothing_back() {
     needs_docker!();
     let (image, directory) = (image(), tempfile::tempdir_in("/tmp").unwrap());
     let socket = directory.path().join("engine.sock");
-    let settings = |range: &str| {
-        format!(
-            "server: {{ broker: {{ listen: none, reconcile_interval: 500ms, port_pool: {{ range: \"{range}\" }} }} }}\n\
-             runtimes: {{ docker: {{ host: \"unix://{}\" }} }}\n",
-            socket.display()
-        )
-    };
-    let mut host = Host::with_settings(settings, 6);
+    let mut host = Host::with_engine_at(&socket, "500ms", 6);
     let own = Between::open(&socket);
     host.serve();
     host.ok(&idle_agent("dev", &image));
@@ -323,14 +316,7 @@ fn an_engine_that_hangs_is_waited_for_once() {
     needs_docker!();
     let directory = tempfile::tempdir_in("/tmp").unwrap();
     let socket = directory.path().join("engine.sock");
-    let settings = |range: &str| {
-        format!(
-            "server: {{ broker: {{ listen: none, reconcile_interval: 1h, port_pool: {{ range: \"{range}\" }} }} }}\n\
-             runtimes: {{ docker: {{ host: \"unix://{}\" }} }}\n",
-            socket.display()
-        )
-    };
-    let mut host = Host::with_settings(settings, 20);
+    let mut host = Host::with_engine_at(&socket, "1h", 20);
     let engine = Between::open(&socket);
     host.serve();
     drop(engine);

@@ -63,6 +63,18 @@ impl Host {
         )
     }
 
+    /// A broker whose Docker is behind `socket`, which it looks at every `interval`.
+    pub(crate) fn with_engine_at(socket: &Path, interval: &str, ports: u16) -> Self {
+        let settings = |range: &str| {
+            format!(
+                "server: {{ broker: {{ listen: none, reconcile_interval: {interval}, port_pool: {{ range: \"{range}\" }} }} }}\n\
+                 runtimes: {{ docker: {{ host: \"unix://{}\" }} }}\n",
+                socket.display()
+            )
+        };
+        Self::with_settings(settings, ports)
+    }
+
     /// A home with the settings that `settings` writes for a range of `ports` ports.
     pub(crate) fn with_settings(settings: impl FnOnce(&str) -> String, ports: u16) -> Self {
         assert!(ports <= RANGE_SIZE, "a test has {RANGE_SIZE} ports at the most");

@@ -186,14 +186,7 @@ fn while_the_engine_is_out_of_reach_nothing_is_given_back() {
     let image = image();
     let directory = tempfile::tempdir_in("/tmp").unwrap();
     let socket = directory.path().join("engine.sock");
-    let settings = |range: &str| {
-        format!(
-            "server: {{ broker: {{ listen: none, reconcile_interval: 500ms, port_pool: {{ range: \"{range}\" }} }} }}\n\
-             runtimes: {{ docker: {{ host: \"unix://{}\" }} }}\n",
-            socket.display()
-        )
-    };
-    let mut host = Host::with_settings(settings, 6);
+    let mut host = Host::with_engine_at(&socket, "500ms", 6);
     let between = Between::open(&socket);
     host.serve();
     host.ok(&idle_agent("dev", &image));
