@@ -88,12 +88,8 @@ impl Core {
         runtime.start(&created.id).await.map_err(|error| failure(record, error))?;
         let observed = runtime.wait_for_end(&created.id, SETTLE).await;
         let observed = observed.map_err(|error| failure(record, error))?;
-        self.check_start(runtime, record, &wanted, observed).await.map_err(|error| Failure {
-            error,
-            touched: true,
-            unanswered: false,
-            refused: None,
-        })
+        let checked = self.check_start(runtime, record, &wanted, observed).await;
+        checked.map_err(|error| Failure { touched: true, ..Failure::untouched(error) })
     }
 
     /// Sees to it that the image is there, telling the listeners how far that is.
@@ -299,7 +295,7 @@ fn failure(record: &AgentRecord, error: RuntimeError) -> Failure {
         },
         _ => runtime_error(record, error),
     };
-    Failure { error, touched: true, unanswered: false, refused }
+    Failure { touched: true, refused, ..Failure::untouched(error) }
 }
 
 /// The last lines that it wrote; that they cannot be had is no error of its own here.

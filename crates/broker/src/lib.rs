@@ -9,13 +9,17 @@
 //! | `launch`, `outcome` | one attempt to bring an agent up, and what came of it |
 //! | `leases` | takes and ends leases: pool, ledger, then the rest |
 //! | `bare`, `holding` | leases of what the broker does not start itself, also such as end with a process |
+//! | `engines` | which engine it is that answers |
 //! | `blocked`, `holder`, `probe` | which ports others hold, and who they are |
 //! | `guards` | keeps idle ports from being taken by accident |
 //! | `reconcile`, `verdict` | makes ledger and runtime agree again; what is to be done for that |
 //! | `survey` | the same without doing it |
 //! | `watch` | knows at once when an agent ends |
 //! | `ledger`, `reason` | the durable record, and why leases ended |
+//! | `listen`, `tls` | connections on `listen` |
+//! | `preview` | leads to agents' servers by name |
 //! | `http` | the API on the Unix socket and on `listen` |
+//! | `host` | under which name a request was sent |
 //! | `home`, `lock` | where things are kept, and that only one broker keeps them |
 
 mod answer;
@@ -31,6 +35,7 @@ mod guards;
 mod holder;
 mod holding;
 mod home;
+mod host;
 mod http;
 mod labels;
 mod launch;

@@ -13,6 +13,7 @@ use subtle::ConstantTimeEq;
 use super::problem::Refusal;
 use super::sessions::Sessions;
 use super::{page, site};
+use crate::host;
 
 /// What is asked for.
 pub(super) struct Guard {
@@ -37,9 +38,7 @@ impl Guard {
         if matches!(path, "/healthz" | "/readyz") || self.knows(headers) {
             return Ok(());
         }
-        let host =
-            request.uri().authority().map(|authority| authority.as_str()).or(text(headers, HOST.as_str()));
-        if !host.is_some_and(|host| site::is_own(host, self.host.as_deref())) {
+        if !host::named(request).is_some_and(|host| site::is_own(host, self.host.as_deref())) {
             return Err(Refusal::new(Code::Forbidden, "this broker does not answer under this name").hint(
                 "use localhost or the address; a name of its own is that of `host_url` in the settings",
             ));

@@ -27,6 +27,7 @@ use crate::clock;
 use crate::core::Core;
 use crate::error::OperationError;
 use crate::lock::random_token;
+use crate::preview::SESSION_COOKIE;
 
 /// The header with the page's half of a session.
 const PAGE: &str = "berthold-page";
@@ -48,7 +49,7 @@ pub(super) struct Sessions {
 impl Sessions {
     /// The sessions of the broker with this id, signed with this token.
     pub(super) fn new(id: &str, token: &str) -> Self {
-        let cookie = format!("berthold-session-{}", id.to_lowercase());
+        let cookie = format!("{SESSION_COOKIE}{}", id.to_lowercase());
         Self { key: token.to_owned(), cookie, tickets: Mutex::default() }
     }
 

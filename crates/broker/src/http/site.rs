@@ -5,22 +5,13 @@
 
 use std::net::IpAddr;
 
+use crate::host;
+
 /// Whether `host`, as the header has it, is a name of the broker itself; `further` is one more.
 pub(super) fn is_own(host: &str, further: Option<&str>) -> bool {
-    let name = name(host);
+    let name = host::name(host);
     let is = |other: &str| name.eq_ignore_ascii_case(other);
     is("localhost") || name.parse::<IpAddr>().is_ok() || further.is_some_and(is)
-}
-
-/// The host without its port and without the brackets of an IPv6 address.
-fn name(host: &str) -> &str {
-    if let Some((address, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return address;
-    }
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 
 use pool::{AgentKey, DEFAULT_PROJECT, Label, Name};
 
+use crate::host;
+
 /// Below which names previews are.
 const SUFFIX: &str = ".localhost";
 
@@ -18,7 +20,7 @@ pub(crate) struct Address {
 
 /// What the header `Host` means, if it is below `localhost`; none if it is another name. The error says what is wrong with it.
 pub(crate) fn of(host: &str) -> Option<Result<Address, String>> {
-    let host = host.rsplit_once(':').map_or(host, |(name, _)| name).to_ascii_lowercase();
+    let host = host::name(host).to_ascii_lowercase();
     let words: Vec<&str> = host.strip_suffix(SUFFIX)?.split('.').collect();
     let (label, name, project) = match words[..] {
         [name] => (None, name, DEFAULT_PROJECT),

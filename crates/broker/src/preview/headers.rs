@@ -8,8 +8,8 @@ use axum::http::header::{
     SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
-/// How the cookies of the page's sessions begin, see `http::sessions`.
-const SESSION: &str = "berthold-session-";
+/// How the cookies of the page's sessions begin, which reach no agent.
+pub(crate) const SESSION: &str = "berthold-session-";
 /// Which brokers a request has come through, by their ids.
 const PASSAGE: &str = "berthold-preview";
 
@@ -60,18 +60,13 @@ pub(super) fn strip_session(headers: &mut HeaderMap) {
 /// Says for whom, and under which name, the request came. What a proxy on this host has said before stays;
 /// from elsewhere anyone could have said it.
 pub(super) fn add_forwarded(headers: &mut HeaderMap, peer: IpAddr, host: &str, proto: &str) {
-    let names = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
-    if !peer.is_loopback() {
-        for name in names {
-            headers.remove(name);
-        }
-    }
-    let before = headers.get("x-forwarded-for").and_then(|value| value.to_str().ok());
+    let is_trusted = peer.is_loopback();
+    let before = headers.get("x-forwarded-for").filter(|_| is_trusted).and_then(|value| value.to_str().ok());
     let path = before.map_or_else(|| peer.to_string(), |before| format!("{before}, {peer}"));
     for (name, value, replaces) in [
         ("x-forwarded-for", path.as_str(), true),
-        ("x-forwarded-host", host, false),
-        ("x-forwarded-proto", proto, false),
+        ("x-forwarded-host", host, !is_trusted),
+        ("x-forwarded-proto", proto, !is_trusted),
     ] {
         if let Ok(value) = HeaderValue::from_str(value)
             && (replaces || !headers.contains_key(name))

@@ -13,13 +13,15 @@ pub(crate) mod address;
 mod headers;
 mod notice;
 
+pub(crate) use self::headers::SESSION as SESSION_COOKIE;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{HOST, UPGRADE};
+use axum::http::header::UPGRADE;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -36,6 +38,7 @@ use self::address::Address;
 use self::notice::Notice;
 use crate::answer::reached_at;
 use crate::core::Core;
+use crate::host;
 use crate::listen::Peer;
 use crate::model::Stage;
 
@@ -64,7 +67,7 @@ impl Previews {
 
     /// What is meant by a host name; none if it is no preview's.
     fn meaning(&self, host: &str) -> Option<Result<Asked, Notice>> {
-        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let name = host::name(host);
         let pool = self.core.settings.server.broker.port_pool.as_ref();
         if let Some(pattern) = pool.and_then(|pool| pool.preview_url.as_ref()) {
             let is_page = pool
@@ -126,7 +129,7 @@ impl Previews {
     async fn pass_on(&self, mut request: Request, asked: &Asked, to: SocketAddr, peer: IpAddr) -> Response {
         let Asked { address, public } = asked;
         let asked = request.headers().clone();
-        let host = named(&request).unwrap_or_default().to_owned();
+        let host = host::named(&request).unwrap_or_default().to_owned();
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let Ok(uri) = format!("http://{to}{path}").parse::<Uri>() else {
             return StatusCode::BAD_REQUEST.into_response();
@@ -233,15 +236,9 @@ fn shown(key: &AgentKey) -> String {
     if key.project.as_str() == pool::DEFAULT_PROJECT { key.name.to_string() } else { key.to_string() }
 }
 
-/// The name under which the request came: of HTTP/2 it is in the URI.
-fn named(request: &Request) -> Option<&str> {
-    let authority = request.uri().authority().map(|authority| authority.as_str());
-    authority.or_else(|| request.headers().get(HOST)?.to_str().ok())
-}
-
 /// Passes on what is meant for an agent; all else goes its way.
 pub(crate) async fn or_else(State(previews): State<Arc<Previews>>, request: Request, next: Next) -> Response {
-    let Some(asked) = named(&request).and_then(|host| previews.meaning(host)) else {
+    let Some(asked) = host::named(&request).and_then(|host| previews.meaning(host)) else {
         return next.run(request).await;
     };
     let peer = request.extensions().get::<ConnectInfo<Peer>>();
