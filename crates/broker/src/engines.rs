@@ -7,7 +7,7 @@
 //!
 //! **Limits.** What does not tell who it is (see `Runtime::identity`) is taken for the one that it was.
 
-use runtime::{ErrorKind, Runtime, RuntimeError};
+use runtime::{ErrorKind, Observed, Runtime, RuntimeError};
 
 use crate::core::Core;
 use crate::error::{OperationError, shown};
@@ -29,6 +29,44 @@ impl Core {
         let engine = runtime.identity().await?;
         self.state().engines.insert(runtime.name(), engine.clone());
         Ok(engine)
+    }
+
+    /// What is on a runtime, and which engine says so.
+    ///
+    /// An engine takes long to say who it is (Podman on Debian: 0.4 s of a processor). So it is asked only if something follows from
+    /// that: an agent is not there, or was on another one than the last that said so; or it was out of reach since.
+    pub(crate) async fn listed(
+        &self,
+        runtime: &dyn Runtime,
+    ) -> Result<(Vec<Observed>, Option<String>), RuntimeError> {
+        let listing = match runtime.list().await {
+            Ok(listing) => listing,
+            Err(error) => {
+                self.doubt_engine(runtime);
+                return Err(error);
+            }
+        };
+        let (known, is_asked) = {
+            let state = self.state();
+            let known = state.engines.get(runtime.name()).cloned();
+            let mut leased = state
+                .agents
+                .values()
+                .filter(|record| record.runtime == runtime.name() && record.lease.is_some());
+            let is_its = |record: &AgentRecord| {
+                let is_seen = listing.iter().any(|observed| self.is_of_lease(observed, record));
+                is_seen && known.as_ref() == Some(&record.engine)
+            };
+            let is_asked = !leased.all(is_its);
+            (known, is_asked)
+        };
+        let engine = if is_asked { self.ask_engine(runtime).await? } else { known.flatten() };
+        Ok((listing, engine))
+    }
+
+    /// Notes that another engine may answer from now on.
+    pub(crate) fn doubt_engine(&self, runtime: &dyn Runtime) {
+        self.state().engines.remove(runtime.name());
     }
 
     /// Sees to it that what the runtime says of the agent comes from the engine that runs it.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pool::{AgentKey, Clash, Owner};
-use runtime::{Observed, ObservedState, Runtime, RuntimeError};
+use runtime::{Observed, ObservedState, Runtime};
 use tokio::time::sleep;
 
 use crate::clock;
@@ -79,11 +79,7 @@ impl Core {
     pub(crate) async fn reconcile_runtime(self: &Arc<Self>, runtime: Arc<dyn Runtime>) {
         let name = runtime.name();
         let about = format!("runtime {name}");
-        let asked = async {
-            let listing = runtime.list().await?;
-            Ok::<_, RuntimeError>((listing, self.ask_engine(runtime.as_ref()).await?))
-        };
-        let (listing, engine) = match asked.await {
+        let (listing, engine) = match self.listed(runtime.as_ref()).await {
             Ok(answers) => answers,
             Err(error) => {
                 let concerned =

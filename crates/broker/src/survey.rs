@@ -26,13 +26,15 @@ impl Core {
         let asked = self.runtimes.usable().map(|runtime| {
             let limit = if in_use.contains(runtime.name()) { Duration::MAX } else { UNUSED };
             async move {
-                let listing = timeout(limit, runtime.list()).await.ok()?;
-                Some((runtime, listing))
+                let listed = timeout(limit, self.listed(runtime.as_ref())).await.ok()?;
+                Some((runtime, listed))
             }
         });
-        for (runtime, listing) in join_all(asked).await.into_iter().flatten() {
-            match listing {
-                Ok(listing) => found.findings.extend(self.findings(&runtime, &listing)),
+        for (runtime, listed) in join_all(asked).await.into_iter().flatten() {
+            match listed {
+                Ok((listing, engine)) => {
+                    found.findings.extend(self.findings(&runtime, &listing, engine.as_deref()));
+                }
                 Err(error) if in_use.contains(runtime.name()) => found
                     .unreachable
                     .push(UnreachableRuntime { runtime: runtime.name().to_owned(), detail: chain(&error) }),
@@ -43,15 +45,19 @@ impl Core {
         found
     }
 
-    fn findings(&self, runtime: &Arc<dyn Runtime>, listing: &[Observed]) -> Vec<Finding> {
+    fn findings(
+        &self,
+        runtime: &Arc<dyn Runtime>,
+        listing: &[Observed],
+        engine: Option<&str>,
+    ) -> Vec<Finding> {
         let records: Vec<AgentRecord> = {
             let state = self.state();
             state.agents.values().filter(|record| record.runtime == runtime.name()).cloned().collect()
         };
-        let engine = self.state().engines.get(runtime.name()).cloned().flatten();
         let known = records.iter().filter_map(|record| {
             let seen = listing.iter().find(|observed| self.is_of_lease(observed, record));
-            if seen.is_none() && is_elsewhere(record, engine.as_deref()) {
+            if seen.is_none() && is_elsewhere(record, engine) {
                 return None;
             }
             self.of_lease(record, seen)

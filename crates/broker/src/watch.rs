@@ -109,6 +109,7 @@ impl Core {
                 Ok(None) => return,
                 Ok(Some(mut starts)) => {
                     pause = BACKOFF.0;
+                    self.doubt_engine(runtime.as_ref());
                     self.reconcile_runtime(Arc::clone(&runtime)).await;
                     while let Some(lease) = starts.next().await {
                         let (core, runtime) = (Arc::clone(self), Arc::clone(&runtime));
