@@ -283,6 +283,8 @@ fn an_attached_terminal_resizes_and_can_be_left(subject: &Subject, host: &mut Ho
         typist.resize(size);
         eventually(&format!("the size {shown} is known inside"), || {
             typist.types("stty size\n");
+            // What is typed faster than the shell reads it fills the terminal, and then conmon neither writes nor reads.
+            std::thread::sleep(std::time::Duration::from_millis(250));
             typist.shown().contains(shown)
         });
     }
