@@ -8,13 +8,13 @@
 //! namespace) is blocked for a while, for a probe would lift that at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use pool::{LeaseId, Port};
 use runtime::{HeldPort, Runtime};
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::clock;
 use crate::core::{Core, State};

@@ -7,6 +7,10 @@ use pool::Moment;
 
 /// Now.
 pub(crate) fn now() -> Moment {
+    #[cfg(test)]
+    if let Some(now) = simulated::now() {
+        return now;
+    }
     Moment(Timestamp::now().as_millisecond())
 }
 
@@ -25,6 +29,31 @@ pub(crate) fn shown(moment: Moment) -> String {
 /// A runtime's time as a moment.
 pub(crate) fn moment(at: Timestamp) -> Moment {
     Moment(at.as_millisecond())
+}
+
+/// A clock that goes with the time of a test, see `simulation`.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::cell::Cell;
+
+    use pool::Moment;
+    use tokio::time::Instant;
+
+    thread_local! {
+        static SET: Cell<Option<(Instant, i64)>> = const { Cell::new(None) };
+    }
+
+    /// Has this thread's clock show `milliseconds` now, and go on from there with the time of tokio's runtime.
+    pub(crate) fn set(milliseconds: i64) {
+        SET.set(Some((Instant::now(), milliseconds)));
+    }
+
+    /// What the clock shows, if it was set.
+    pub(super) fn now() -> Option<Moment> {
+        let (at, milliseconds) = SET.get()?;
+        let since = i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX);
+        Some(Moment(milliseconds.saturating_add(since)))
+    }
 }
 
 #[cfg(test)]

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
 
 use pool::{AgentKey, LeaseId, Moment, PoolSpec, Port, PortPool, PortRange};
 use runtime::HeldPort;
 use settings::Settings;
 use tokio::sync::{OwnedMutexGuard, broadcast};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 

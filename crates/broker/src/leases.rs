@@ -4,9 +4,9 @@
 //! its ports to anyone else. If the ledger cannot be written, the pool is put back as it was.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use pool::{Exhausted, LeaseId, Moment, Owner, Port};
+use tokio::time::Instant;
 
 use crate::blocked::{self, is_held};
 use crate::clock;

@@ -53,6 +53,8 @@ mod reason;
 mod reconcile;
 mod runtimes;
 mod serve;
+#[cfg(test)]
+mod simulation;
 mod spec;
 mod survey;
 mod tls;

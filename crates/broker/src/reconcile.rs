@@ -7,11 +7,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pool::{AgentKey, Clash, Owner};
 use runtime::{Observed, ObservedState, Runtime};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::clock;
 use crate::core::Core;

@@ -63,6 +63,15 @@ impl Runtimes {
         Self { known, preferred: settings.server.broker.default_runtime }
     }
 
+    /// One runtime alone, which is on another host as far as ports go.
+    #[cfg(test)]
+    pub(crate) fn only(runtime: Arc<dyn Runtime>) -> Self {
+        Self {
+            known: BTreeMap::from([(runtime.name(), Known::Here(runtime, Locality::Remote))]),
+            preferred: None,
+        }
+    }
+
     /// The runtime of that name.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use futures_util::future::join_all;
 use pool::{Owner, Port, PortRange};
 use runtime::process::ShimCommand;
 use tokio::net::UnixListener;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -168,39 +169,15 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
         shutdown: shutdown_token.clone(),
     }));
     announce(&core, own_port);
-    core.reconcile_all().await;
-    let running: Vec<_> =
-        core.state().agents.values().filter(|agent| agent.lease.is_some()).cloned().collect();
-    let resumed = running.iter().filter_map(|record| {
-        let (runtime, id) = (core.runtimes.get(&record.runtime).ok()?, record.container.as_deref()?);
-        let (core, lease) = (&core, &record.lease.as_ref()?.id);
-        Some(async move { core.resume(&record.key, lease, runtime.as_ref(), id).await })
-    });
-    // What does not come to its end here, the watchers go on with.
-    drop(timeout(RESUMING, join_all(resumed)).await);
-    for record in &running {
-        core.watch(record);
-    }
-    let held: Vec<_> = core.state().bare.values().cloned().collect();
-    for bare in &held {
-        core.watch_held(bare);
-    }
+    let running = take_up(&core).await;
 
     let socket = bind_socket(core.home.socket())?;
-    let reconciler = {
-        let core = Arc::clone(&core);
-        tokio::spawn(supervised("the reconciler".to_owned(), move || Arc::clone(&core).keep_reconciling()))
-    };
-    for runtime in core.runtimes.usable() {
-        let (name, core) = (format!("the listener to {}", runtime.name()), Arc::clone(&core));
-        let listen = move || Arc::clone(&core).keep_listening(Arc::clone(&runtime));
-        tokio::spawn(supervised(name, listen));
-    }
+    let reconciler = keep_up(&core);
     let servers = tokio::spawn(http::serve(Arc::clone(&core), socket, listener, token));
     tracing::info!(
         socket = %core.home.socket().display(),
         listen = core.listen.as_ref().map_or_else(|| "none".to_owned(), Address::url),
-        agents = running.len(),
+        agents = running,
         "ready"
     );
     tokio::select! {
@@ -229,6 +206,40 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
     Ok(())
 }
 
+/// Takes up what an earlier broker left: looks at every runtime, and watches what holds a lease. How many agents do.
+pub(crate) async fn take_up(core: &Arc<Core>) -> usize {
+    core.reconcile_all().await;
+    let running: Vec<_> =
+        core.state().agents.values().filter(|agent| agent.lease.is_some()).cloned().collect();
+    let resumed = running.iter().filter_map(|record| {
+        let (runtime, id) = (core.runtimes.get(&record.runtime).ok()?, record.container.as_deref()?);
+        let lease = &record.lease.as_ref()?.id;
+        Some(async move { core.resume(&record.key, lease, runtime.as_ref(), id).await })
+    });
+    // What does not come to its end here, the watchers go on with.
+    drop(timeout(RESUMING, join_all(resumed)).await);
+    for record in &running {
+        core.watch(record);
+    }
+    let held: Vec<_> = core.state().bare.values().cloned().collect();
+    for bare in &held {
+        core.watch_held(bare);
+    }
+    running.len()
+}
+
+/// Starts what keeps ledger and runtimes in agreement for as long as the broker runs: the timer, which is returned, and what listens
+/// to each runtime.
+pub(crate) fn keep_up(core: &Arc<Core>) -> JoinHandle<()> {
+    for runtime in core.runtimes.usable() {
+        let (name, core) = (format!("the listener to {}", runtime.name()), Arc::clone(core));
+        let listen = move || Arc::clone(&core).keep_listening(Arc::clone(&runtime));
+        tokio::spawn(supervised(name, listen));
+    }
+    let core = Arc::clone(core);
+    tokio::spawn(supervised("the reconciler".to_owned(), move || Arc::clone(&core).keep_reconciling()))
+}
+
 /// Runs a task that must go on for as long as the broker runs. A panic in it is a bug, which is told, and must not be the end of
 /// what agents rely on.
 async fn supervised<T: Future<Output = ()> + Send + 'static>(name: String, task: impl Fn() -> T) {
@@ -243,7 +254,7 @@ async fn supervised<T: Future<Output = ()> + Send + 'static>(name: String, task:
 }
 
 /// Enters into the pool what the ledger holds.
-fn enter(state: &mut State, contents: Contents) {
+pub(crate) fn enter(state: &mut State, contents: Contents) {
     for agent in contents.agents {
         let owner = Owner::Agent(agent.key.clone());
         match &agent.lease {

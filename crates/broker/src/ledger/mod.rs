@@ -26,6 +26,8 @@ use pool::{AgentKey, LeaseId, Moment, Owner};
 
 pub(crate) use history::{Held, Question, read as read_history};
 pub(crate) use open::{OpenError, open};
+#[cfg(test)]
+pub(crate) use writer::ByHand;
 pub(crate) use writer::Ledger;
 
 use crate::model::{AgentRecord, BareLease, Former, Holder, Lease};

@@ -76,12 +76,7 @@ fn write(connection: Connection, mut jobs: mpsc::UnboundedReceiver<Job>, flushes
     prune(&connection);
     let mut granted = 0;
     while let Some(first) = jobs.blocking_recv() {
-        let mut batch = vec![first];
-        while batch.len() < MAX_BATCH
-            && let Ok(job) = jobs.try_recv()
-        {
-            batch.push(job);
-        }
+        let batch = batch_of(first, &mut jobs);
         let results = match before_commit() {
             Ok(()) => commit(&connection, &batch),
             Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
@@ -89,11 +84,8 @@ fn write(connection: Connection, mut jobs: mpsc::UnboundedReceiver<Job>, flushes
         after_commit();
         flushes.fetch_add(1, Ordering::Relaxed);
         let is_grant = |change: &&Change| matches!(change, Change::Grant { .. });
-        for (job, result) in batch.into_iter().zip(results) {
-            granted += job.changes.iter().filter(is_grant).count();
-            // A caller that has gone no longer wants to know.
-            drop(job.done.send(result));
-        }
+        granted += batch.iter().flat_map(|job| &job.changes).filter(is_grant).count();
+        answer(batch, results);
         if granted >= history::PRUNED_EVERY {
             prune(&connection);
             granted = 0;
@@ -101,6 +93,78 @@ fn write(connection: Connection, mut jobs: mpsc::UnboundedReceiver<Job>, flushes
     }
     if let Err((_, error)) = connection.close() {
         tracing::warn!(%error, "the ledger was not closed cleanly");
+    }
+}
+
+/// The first that waits, and with it what else waits by now.
+fn batch_of(first: Job, jobs: &mut mpsc::UnboundedReceiver<Job>) -> Vec<Job> {
+    let mut batch = vec![first];
+    while batch.len() < MAX_BATCH
+        && let Ok(job) = jobs.try_recv()
+    {
+        batch.push(job);
+    }
+    batch
+}
+
+fn answer(batch: Vec<Job>, results: Vec<Result<(), LedgerError>>) {
+    for (job, result) in batch.into_iter().zip(results) {
+        // A caller that has gone no longer wants to know.
+        drop(job.done.send(result));
+    }
+}
+
+/// The writer without its thread: what it does is done when a test has it so.
+#[cfg(test)]
+pub(crate) struct ByHand {
+    connection: Connection,
+    jobs: mpsc::UnboundedReceiver<Job>,
+}
+
+#[cfg(test)]
+impl ByHand {
+    /// A ledger, and its writer.
+    pub(crate) fn ledger(connection: Connection) -> (Ledger, Self) {
+        let (jobs, receiver) = mpsc::unbounded_channel();
+        (Ledger { jobs, flushes: Arc::default() }, Self { connection, jobs: receiver })
+    }
+
+    /// Waits for something to commit; none once nobody is left who could send it.
+    pub(crate) async fn next(&mut self) -> Option<Waiting> {
+        let first = self.jobs.recv().await?;
+        Some(Waiting(batch_of(first, &mut self.jobs)))
+    }
+
+    /// Commits it, which may fail, and has the answers ready.
+    pub(crate) fn commit(&self, waiting: Waiting, fails: bool) -> Committed {
+        let refused = || LedgerError { reason: "a test has it so".to_owned(), disk_full: true };
+        let results = if fails {
+            waiting.0.iter().map(|_| Err(refused())).collect()
+        } else {
+            commit(&self.connection, &waiting.0)
+        };
+        Committed(waiting.0, results)
+    }
+
+    /// What is on disk.
+    pub(crate) fn contents(&self) -> super::Contents {
+        rows::load(&self.connection).expect("what was just written reads")
+    }
+}
+
+/// What waits to be committed.
+#[cfg(test)]
+pub(crate) struct Waiting(Vec<Job>);
+
+/// What was committed, or was not, before anyone has been told.
+#[cfg(test)]
+pub(crate) struct Committed(Vec<Job>, Vec<Result<(), LedgerError>>);
+
+#[cfg(test)]
+impl Committed {
+    /// Tells those who wait.
+    pub(crate) fn tell(self) {
+        answer(self.0, self.1);
     }
 }
 

@@ -159,7 +159,7 @@ impl Previews {
                 let notice = Notice {
                     status: StatusCode::BAD_GATEWAY,
                     said: format!("nothing answers on port {} of {} yet", to.port(), shown(&address.key)),
-                    hint: "this page looks again by itself. The server must listen on 0.0.0.0 inside, on the port in its variable".to_owned(),
+                    hint: "the server must listen on 0.0.0.0 inside, on the port in its variable".to_owned(),
                     passes: true,
                 };
                 return notice.answer(&asked);

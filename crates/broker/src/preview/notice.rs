@@ -36,13 +36,17 @@ impl Notice {
     }
 
     fn html(&self) -> String {
-        let again = if self.passes { "<meta http-equiv=\"refresh\" content=\"1\">" } else { "" };
+        let (again, waits) = if self.passes {
+            ("<meta http-equiv=\"refresh\" content=\"1\">", "<p>This page looks again by itself.</p>")
+        } else {
+            ("", "")
+        };
         let (said, hint) = (escaped(&self.said), escaped(&self.hint));
         format!(
             "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">{again}\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{said}</title>\
              <style>:root{{color-scheme:light dark}}body{{font:1.05rem/1.6 system-ui,sans-serif;max-width:36rem;margin:18vh auto;padding:0 1.5rem}}\
-             h1{{font-size:1.4rem}}</style></head><body><main><h1>{said}</h1><p>{hint}</p></main></body></html>"
+             h1{{font-size:1.4rem}}</style></head><body><main><h1>{said}</h1><p>{hint}</p>{waits}</main></body></html>"
         )
     }
 }

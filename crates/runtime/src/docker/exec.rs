@@ -250,8 +250,8 @@ async fn forward_sizes(
     }))
 }
 
-/// How often, and with which pause, a terminal is given a size that it does not take: Podman refuses one for a moment after an
-/// attachment has begun, and a terminal that is gone takes none.
+/// How often, and with which pause, a terminal is given a size that it does not take: an engine may refuse one for a moment after
+/// an attachment has begun, and a terminal that is gone takes none.
 const RESIZING: (usize, Duration) = (20, Duration::from_millis(250));
 
 /// Hands each size that is sent to `resize`; the latest alone where one is not taken.
