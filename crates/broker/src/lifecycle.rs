@@ -66,13 +66,12 @@ impl Core {
                 record.container = Some(observed.id);
                 self.halt(&held_by, record, self.settings.server.broker.stop_timeout).await?;
             }
-            Some(observed) => {
-                record.container = Some(observed.id);
+            Some(Observed { state: ObservedState::Exited { .. }, id, .. }) => {
+                record.container = Some(id);
                 self.publish(record);
             }
-            None => {
-                self.withdraw(&held_by, &record).await?;
-                record.container = None;
+            found => {
+                self.remove_unstarted(&held_by, &mut record, found.as_ref()).await?;
                 self.publish(record);
             }
         }
@@ -325,15 +324,29 @@ impl Core {
                 Ok(record)
             }
             found => {
-                if found.is_none() {
-                    self.withdraw(runtime, &record).await?;
-                    record.container = None;
-                }
+                self.remove_unstarted(runtime, &mut record, found.as_ref()).await?;
                 record.ended_at = Some(clock::now());
                 self.publish(record.clone());
                 Ok(record)
             }
         }
+    }
+
+    /// Removes what was created for the agent's lease and has not started, if it is there, and all that belongs to it. To the broker it
+    /// may seem not to have started because that answer was lost, and it may start yet: while it is there, its ports are not free.
+    async fn remove_unstarted(
+        &self,
+        runtime: &Arc<dyn Runtime>,
+        record: &mut AgentRecord,
+        found: Option<&Observed>,
+    ) -> Result<(), OperationError> {
+        if let Some(observed) = found {
+            let removed = self.remove_known(runtime, &record.key, &observed.id).await;
+            removed.map_err(|source| runtime_error(record, source))?;
+        }
+        self.withdraw(runtime, record).await?;
+        record.container = None;
+        Ok(())
     }
 
     /// Has the runtime take back what it reserved for the lease of an agent of which nothing else is there.

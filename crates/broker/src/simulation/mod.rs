@@ -1,5 +1,5 @@
 //! The broker's own code under a scheduler that is told what to do: whole lives of brokers, with several callers at once, an engine
-//! that fails in every way, strangers, and a disk that fills up, in a time that passes only when all wait.
+//! that fails in every way, strangers, a disk that fills up, clocks that are set and settings that change, in a time that passes only when all wait.
 //!
 //! Everything runs on one thread with tokio's paused clock, so an hour takes a moment, and what happens when follows from a seed: the
 //! order in which calls arrive, come about and are answered, and the instants at which brokers die. The engine and the disk are the
@@ -35,8 +35,10 @@ use crate::serve::{enter, keep_up, take_up};
 use engine::Engine;
 use world::{Counts, World};
 
-/// The pool: small enough to be exhausted now and then.
-const RANGE: (u16, u16) = (64_000, 64_011);
+/// The first port of the pool, or one that is a little higher: the settings change from one broker to the next.
+const LOWEST: u16 = 64_000;
+/// How many ports it has: few enough to be exhausted now and then.
+const SIZE: u16 = 12;
 /// How many seeds are tried if nothing else is said.
 const SEEDS: u64 = 60;
 /// How many brokers live one after the other.
@@ -86,8 +88,7 @@ fn history(seed: u64) -> (Arc<World>, Result<(), String>) {
     for life in 1..=LIVES {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        let lived = runtime.block_on(async {
-            let began = tokio::time::Instant::now();
+        let outcome = runtime.block_on(async {
             clock::simulated::set(milliseconds);
             world.carry_over(std::mem::take(&mut carried));
             let outcome = if life == LIVES {
@@ -97,10 +98,10 @@ fn history(seed: u64) -> (Arc<World>, Result<(), String>) {
                 drop(timeout(world.some_time(LIFE), live(&world, home.path())).await);
                 Ok(())
             };
-            (began.elapsed(), outcome)
+            milliseconds = clock::now().0;
+            outcome
         });
         drop(runtime);
-        let (elapsed, outcome) = lived;
         if let Some(why) = world.broken() {
             return (world, Err(why));
         }
@@ -108,7 +109,6 @@ fn history(seed: u64) -> (Arc<World>, Result<(), String>) {
             return (world, outcome);
         }
         carried = world.crash();
-        milliseconds += i64::try_from(elapsed.as_millis()).unwrap();
         if world.roll(12) == 0 {
             world.lose_ledger();
             for file in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
@@ -136,12 +136,23 @@ async fn live(world: &Arc<World>, home: &Path) {
         loop {
             sleep(world.some_time(Duration::from_secs(10))).await;
             world.meddle();
+            if world.roll(15) == 0 {
+                set_clock(world);
+            }
         }
     };
     tokio::select! {
         () = strangers => {}
         ended = callers.join_next() => world.give_up(&format!("a caller: {ended:?}")),
     }
+}
+
+/// Someone sets the host's clock, by up to an hour either way.
+fn set_clock(world: &World) {
+    let hour = 3_600_000;
+    let by = i64::try_from(world.roll(2 * hour)).unwrap() - i64::try_from(hour).unwrap();
+    world.note(&format!("the clock is set by {} s", by / 1000));
+    clock::simulated::set(clock::now().0 + by);
 }
 
 /// A broker that lives until all is well, and longer.
@@ -285,7 +296,7 @@ async fn begin(world: &Arc<World>, directory: &Path) -> Arc<Core> {
     connection.pragma_update(None, "synchronous", "OFF").unwrap();
     let (ledger, writer) = ByHand::ledger(connection);
     tokio::spawn(write(writer, Arc::clone(world)));
-    let settings = settings(directory);
+    let settings = settings(world, directory);
     let mut state = State::new(&settings.settings, None);
     enter(&mut state, contents);
     let engine: Arc<dyn Runtime> = Arc::new(Engine(Arc::clone(world)));
@@ -304,10 +315,11 @@ async fn begin(world: &Arc<World>, directory: &Path) -> Arc<Core> {
     core
 }
 
-fn settings(directory: &Path) -> settings::Loaded {
+fn settings(world: &World, directory: &Path) -> settings::Loaded {
+    let lowest = LOWEST + if world.roll(3) == 0 { SIZE / 3 } else { 0 };
     let text = format!(
-        "server: {{ broker: {{ port_pool: {{ range: \"{}-{}\", guards: false }} }} }}\n",
-        RANGE.0, RANGE.1
+        "server: {{ broker: {{ port_pool: {{ range: \"{lowest}-{}\", guards: false }} }} }}\n",
+        lowest + SIZE - 1
     );
     let file = directory.join("settings.yaml");
     std::fs::write(&file, text).unwrap();

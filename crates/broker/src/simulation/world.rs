@@ -251,7 +251,7 @@ impl World {
             }
             (4, Some(id)) => facts.start_again(&id),
             (5 | 6, _) => {
-                let port = facts.dice.u16(super::RANGE.0..=super::RANGE.1);
+                let port = super::LOWEST + facts.dice.u16(..super::SIZE);
                 if !facts.foreign.remove(&port) && facts.holder(port).is_none() && facts.foreign.len() < 3 {
                     facts.foreign.insert(port);
                 }

@@ -1,7 +1,7 @@
 //! The broker dies, or a call fails, at every step of starts, stops, restarts and deletions, one step at a time. What another process
 //! sees then, and what the next broker makes of it, must keep the promises.
 //!
-//! The steps are counted by a run without a fault (`broker/src/faults.rs` says what a step is), so that new ones are tried too.
+//! The steps of each script are counted by a run without a fault (`broker/src/faults.rs` says what a step is), so that new ones are tried too.
 
 #![expect(clippy::print_stdout, reason = "figures, for whoever runs this with `--no-capture`")]
 
@@ -14,6 +14,62 @@ use crate::support::*;
 
 /// How many brokers are tried at a time.
 const AT_ONCE: usize = 4;
+
+/// What agents run that go on until they are stopped.
+const IDLE: &str = "trap 'exit 0' TERM; sleep 100000 & wait";
+
+/// Something that is done with a few agents, from a fresh broker on.
+struct Script {
+    /// The agents that it has, or had.
+    names: &'static [&'static str],
+    /// None of its commands need succeed.
+    run: fn(Subject, &Host),
+}
+
+/// Every kind of operation, on agents that run, have ended, failed and never were. Each is short, for it is run once for each of its
+/// steps.
+const SCRIPTS: [Script; 5] = [
+    Script {
+        names: &["a", "b"],
+        run: |subject, host| {
+            subject.start(host, "a", &[], IDLE);
+            host.run(&["restart", "a"]);
+            subject.start(host, "b", &[], IDLE);
+        },
+    },
+    Script {
+        names: &["b"],
+        run: |subject, host| {
+            subject.start(host, "b", &["--ports", "3"], IDLE);
+            host.run(&["stop", "b"]);
+            subject.start(host, "b", &["--ports", "3"], IDLE);
+            host.run(&["delete", "b"]);
+        },
+    },
+    Script {
+        names: &["a", "fails", "brief"],
+        run: |subject, host| {
+            subject.start(host, "a", &[], IDLE);
+            subject.start(host, "fails", &[], "exit 3");
+            subject.start(host, "brief", &["--rm"], "exit 0");
+        },
+    },
+    Script {
+        names: &["a"],
+        run: |subject, host| {
+            subject.start(host, "a", &[], IDLE);
+            subject.start(host, "a", &["--replace", "-e", "COLOUR=red"], IDLE);
+        },
+    },
+    Script {
+        names: &["c", "a"],
+        run: |subject, host| {
+            subject.start(host, "c", &["--rm"], IDLE);
+            host.run(&["stop", "c"]);
+            subject.start(host, "a", &[], IDLE);
+        },
+    },
+];
 
 /// Where agents run, and how what runs there is seen.
 #[derive(Clone, Copy)]
@@ -49,23 +105,6 @@ impl Subject {
         host.run(&arguments)
     }
 
-    /// Every kind of operation, on agents that run, have ended, failed and never were. None need succeed.
-    fn script(self, host: &Host) {
-        let idle = "trap 'exit 0' TERM; sleep 100000 & wait";
-        self.start(host, "a", &[], idle);
-        self.start(host, "b", &["--ports", "3"], idle);
-        host.run(&["restart", "a"]);
-        host.run(&["stop", "b"]);
-        self.start(host, "fails", &[], "exit 3");
-        self.start(host, "brief", &["--rm"], "exit 0");
-        self.start(host, "b", &["--ports", "3"], idle);
-        self.start(host, "a", &["--replace", "-e", "COLOUR=red"], idle);
-        self.start(host, "c", &["--rm"], idle);
-        host.run(&["stop", "c"]);
-        host.run(&["delete", "b"]);
-        self.start(host, "d", &[], idle);
-    }
-
     /// Holds in every instant, also while no broker is there: P1, and P2 in the form in which it can be seen.
     fn check_at_any_time(self, host: &Host) {
         let seen = (self.seen)(host);
@@ -77,7 +116,7 @@ impl Subject {
     }
 
     /// What must come true by itself, and that all goes on from there: P4 and P5.
-    fn check_recovery(self, host: &Host, what: &str) {
+    fn check_recovery(self, host: &Host, names: &[&str], what: &str) {
         let agrees = || {
             let seen = (self.seen)(host);
             observer::check_unique(&seen);
@@ -109,9 +148,8 @@ impl Subject {
             ]);
             assert_eq!(leftovers, "", "{what}: leftovers of starts");
         }
-        let idle = "trap 'exit 0' TERM; sleep 100000 & wait";
-        for name in ["a", "b", "c", "d"] {
-            let done = self.start(host, name, &["--replace"], idle);
+        for name in names {
+            let done = self.start(host, name, &["--replace"], IDLE);
             assert_eq!(done.code, 0, "{what}: {done:?}\n{}", host.broker_log());
         }
         self.check_at_any_time(host);
@@ -121,29 +159,34 @@ impl Subject {
     }
 }
 
-/// The steps of the script: what was changed, in order.
-fn steps(subject: Subject) -> Vec<String> {
+/// The steps of a script: what was changed, in order.
+fn steps(subject: Subject, script: &Script) -> Vec<String> {
     let mut host = subject.host();
     host.serve_with(&[("BERTHOLD_FAULT", "none")]);
-    subject.script(&host);
+    (script.run)(subject, &host);
     let steps: Vec<String> =
         std::fs::read_to_string(host.path("faults.log")).unwrap().lines().map(str::to_owned).collect();
-    subject.check_recovery(&host, "without a fault");
+    subject.check_recovery(&host, script.names, "without a fault");
     steps
 }
 
-/// Tries `case` with each number up to `last`, several at a time.
-fn each(last: u64, case: impl Fn(u64) + Sync) {
-    let next = AtomicU64::new(1);
+/// How many steps each script has.
+fn lengths(subject: Subject) -> Vec<u64> {
+    SCRIPTS.iter().map(|script| steps(subject, script).len() as u64).collect()
+}
+
+/// Tries `case` with each script and each number up to `last` of it, several at a time.
+fn each(lasts: &[u64], case: impl Fn(&Script, u64) + Sync) {
+    let cases =
+        SCRIPTS.iter().zip(lasts).flat_map(|(script, last)| (1..=*last).map(move |number| (script, number)));
+    let cases = Mutex::new(cases);
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number > last {
-                        return;
-                    }
-                    case(number);
+                    let next = cases.lock().unwrap().next();
+                    let Some((script, number)) = next else { return };
+                    case(script, number);
                 }
             });
         }
@@ -152,12 +195,12 @@ fn each(last: u64, case: impl Fn(u64) + Sync) {
 
 /// P1 to P5, L3, L4: killed after every change, one after the other.
 fn a_broker_that_is_killed_after_any_step(subject: Subject) {
-    let steps = steps(subject);
-    let killed = Mutex::new(BTreeMap::<String, usize>::new());
-    each(steps.len() as u64, |number| {
+    let lengths = lengths(subject);
+    let killed = Mutex::new(BTreeMap::<String, u64>::new());
+    each(&lengths, |script, number| {
         let mut host = subject.host();
         host.serve_with(&[("BERTHOLD_FAULT", &format!("kill {number}"))]);
-        subject.script(&host);
+        (script.run)(subject, &host);
         // What runs beside the script may come earlier in one run than in the other, so the last steps may not be reached.
         if !host.broker_was_killed() {
             return;
@@ -166,13 +209,13 @@ fn a_broker_that_is_killed_after_any_step(subject: Subject) {
         let step = log.lines().last().unwrap().to_owned();
         subject.check_at_any_time(&host);
         host.serve();
-        subject.check_recovery(&host, &format!("killed at step {number}, after {step}"));
+        subject.check_recovery(&host, script.names, &format!("killed at step {number}, after {step}"));
         *killed.lock().unwrap().entry(step).or_default() += 1;
     });
     let killed = killed.into_inner().unwrap();
-    let total: usize = killed.values().sum();
-    println!("{}: {} steps, killed after {total} of them: {killed:?}", subject.runtime, steps.len());
-    assert!(total + 2 >= steps.len(), "{total} of {} steps were reached", steps.len());
+    let (total, steps): (u64, u64) = (killed.values().sum(), lengths.iter().sum());
+    println!("{}: {steps} steps, killed after {total} of them: {killed:?}", subject.runtime);
+    assert!(total + lengths.len() as u64 >= steps, "{total} of {steps} steps were reached");
     for step in ["a commit", "create", "start", "stop", "remove"] {
         assert!(killed.keys().any(|it| it.ends_with(step)), "no kill after {step}: {killed:?}");
     }
@@ -180,26 +223,26 @@ fn a_broker_that_is_killed_after_any_step(subject: Subject) {
 
 /// P3 to P5, L3: every call fails once, be it that it was not made or that its answer was lost.
 fn a_call_that_fails_at_any_step(subject: Subject, kind: &str) {
-    let steps = steps(subject);
+    let lengths = lengths(subject);
     // There are fewer than two questions for every change.
-    let last = steps.len() as u64 * if kind == "refuse" { 3 } else { 1 };
+    let lasts: Vec<u64> = lengths.iter().map(|steps| steps * if kind == "refuse" { 3 } else { 1 }).collect();
     let failed = AtomicU64::new(0);
-    each(last, |number| {
+    each(&lasts, |script, number| {
         let mut host = subject.host();
         host.serve_with(&[("BERTHOLD_FAULT", &format!("{kind} {number}"))]);
-        subject.script(&host);
+        (script.run)(subject, &host);
         let log = std::fs::read_to_string(host.path("faults.log")).unwrap();
         let Some(fault) = log.lines().find(|line| line.contains(" was ")) else {
             // The script is over before it comes to that.
             return;
         };
         subject.check_at_any_time(&host);
-        subject.check_recovery(&host, &format!("{kind} {number}: {fault}"));
+        subject.check_recovery(&host, script.names, &format!("{kind} {number}: {fault}"));
         failed.fetch_add(1, Ordering::Relaxed);
     });
-    let failed = failed.into_inner();
-    println!("{}: {} steps, {failed} calls failed once ({kind})", subject.runtime, steps.len());
-    assert!(failed as usize >= steps.len() / 2, "{failed} calls failed, of {} steps", steps.len());
+    let (failed, steps) = (failed.into_inner(), lengths.iter().sum::<u64>());
+    println!("{}: {steps} steps, {failed} calls failed once ({kind})", subject.runtime);
+    assert!(failed >= steps / 2, "{failed} calls failed, of {steps} steps");
 }
 
 #[test]
