@@ -258,7 +258,8 @@ async fn ask(core: &Arc<Core>, world: &Arc<World>, caller: usize) {
 /// P4: the ledger, what the broker believes, and what runs are the same, and nothing is left over.
 fn check_agreement(core: &Core, world: &World) -> Result<(), String> {
     let (mut running, disk) = (world.running(), world.on_disk());
-    running.retain(|id, _| !is_warned_of(core, id));
+    let unleased = running.extract_if(.., |id, _| is_warned_of(core, id));
+    let held: Vec<u16> = unleased.flat_map(|(_, (_, (_, ports)))| ports).collect();
     let running: BTreeMap<_, _> = running.into_values().collect();
     let is_bare = |owner: &str| owner.starts_with("bare ");
     let agents = disk.iter().filter(|(_, (owner, _))| !is_bare(owner));
@@ -272,7 +273,8 @@ fn check_agreement(core: &Core, world: &World) -> Result<(), String> {
     if !believed.iter().eq(disk.keys()) {
         return Err(format!("P4: the pool has the leases {believed:?}, the disk {:?}", disk.keys()));
     }
-    let blocked: Vec<u16> = state.pool.blocked().map(|(port, _)| port.get()).collect();
+    let blocked = state.pool.blocked().map(|(port, _)| port.get());
+    let blocked: Vec<u16> = blocked.filter(|port| !held.contains(port)).collect();
     if !blocked.is_empty() {
         return Err(format!("P7: nobody holds {blocked:?}, which are blocked"));
     }
