@@ -136,6 +136,8 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
     let lock = BrokerLock::take(&home.lock())?;
     let fresh = lock::random_token().map_err(Trouble::Random)?;
     let token = lock::kept_text(&home.token(), "the token", || fresh)?;
+    // A broker that has an id has had a ledger.
+    let is_lost = home.id().exists() && ledger::is_missing(&home.ledger());
     let id = lock::kept_text(&home.id(), "the broker's id", || ulid::Ulid::generate().to_string())?;
     let (connection, contents, damage) = ledger::open(&home.ledger())?;
     let ledger = Ledger::start(connection).map_err(Trouble::Thread)?;
@@ -151,6 +153,15 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
         let text = format!(
             "the ledger was damaged ({}); it is kept as {kept}, and the leases are rebuilt from what runs",
             damage.reason
+        );
+        tracing::error!("{text}");
+        state.warnings.insert("ledger".to_owned(), text);
+    }
+    if is_lost {
+        let path = home.ledger();
+        let text = format!(
+            "the ledger {} is gone; the leases are rebuilt from what runs, and those of `berthold lease` are lost",
+            path.display()
         );
         tracing::error!("{text}");
         state.warnings.insert("ledger".to_owned(), text);

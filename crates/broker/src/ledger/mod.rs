@@ -15,6 +15,8 @@
 //!
 //! **Limits.** One process a file; the broker's lock sees to that. A full disk fails the change, not the broker.
 
+#[cfg(test)]
+mod damaged;
 mod history;
 mod open;
 mod rows;
@@ -25,7 +27,7 @@ mod writer;
 use pool::{AgentKey, LeaseId, Moment, Owner};
 
 pub(crate) use history::{Held, Question, read as read_history};
-pub(crate) use open::{OpenError, open};
+pub(crate) use open::{OpenError, is_missing, open};
 #[cfg(test)]
 pub(crate) use writer::ByHand;
 pub(crate) use writer::Ledger;

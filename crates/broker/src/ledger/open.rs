@@ -15,6 +15,9 @@ const STEPS: [&str; 3] =
 /// The schema version that this broker writes.
 const VERSION: i64 = STEPS.len() as i64;
 
+/// How long a database is at the least: one page of 512 bytes (<https://www.sqlite.org/fileformat2.html>).
+const SMALLEST: u64 = 512;
+
 /// A damaged ledger that was set aside.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Damage {
@@ -38,10 +41,10 @@ pub(crate) enum OpenError {
     SetAside { path: PathBuf, source: io::Error },
 }
 
-/// Opens the ledger at `path`, creating it if there is none.
+/// A ledger that can be written, what it holds, and what was wrong with the one that was there before.
 pub(super) type Opened = (Connection, Contents, Option<Damage>);
 
-/// See [`Opened`]; a damaged file is set aside and told of.
+/// Opens the ledger at `path`, creating it if there is none. A damaged file is set aside and told of.
 pub(crate) fn open(path: &Path) -> Result<Opened, OpenError> {
     match try_open(path) {
         Ok((connection, contents)) => Ok((connection, contents, None)),
@@ -60,6 +63,19 @@ pub(crate) fn open(path: &Path) -> Result<Opened, OpenError> {
     }
 }
 
+/// Whether there is nothing at `path`: neither a ledger nor what was written last.
+pub(crate) fn is_missing(path: &Path) -> bool {
+    let is_empty = |path: &Path| fs::metadata(path).map_or(true, |file| file.len() == 0);
+    is_empty(path) && is_empty(&beside(path, "-wal"))
+}
+
+/// A file that is named like `path` and goes on with `suffix`.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
 enum Trouble {
     Damaged(String),
     Refused(OpenError),
@@ -72,6 +88,10 @@ fn try_open(path: &Path) -> Result<(Connection, Contents), Trouble> {
         }
         _ => Trouble::Refused(OpenError::Sqlite { path: path.to_owned(), source }),
     };
+    // SQLite takes a file that is shorter than its smallest page for one that is empty.
+    if fs::metadata(path).is_ok_and(|file| (1..SMALLEST).contains(&file.len())) {
+        return Err(Trouble::Damaged("the file is cut off".to_owned()));
+    }
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     private(path).map_err(|error| {
@@ -85,8 +105,9 @@ fn try_open(path: &Path) -> Result<(Connection, Contents), Trouble> {
     if version > VERSION {
         return Err(Trouble::Refused(OpenError::Newer { path: path.to_owned(), found: version }));
     }
+    // Not `quick_check`, which does not compare tables with their indexes: by these alone it is seen that a bit of a number has changed.
     let verdict: String =
-        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(trouble)?;
+        connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(trouble)?;
     if verdict != "ok" {
         return Err(Trouble::Damaged(verdict));
     }
@@ -130,18 +151,11 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
 /// Moves the file and its companions out of the way; the damaged file is never deleted.
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
-    let named = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let free = |number: &u32| !named(&format!(".damaged-{stamp}-{number}")).exists();
-    let number = (1..=u32::MAX).find(free).ok_or_else(|| io::Error::other("no free name is left"))?;
-    let kept = named(&format!(".damaged-{stamp}-{number}"));
+    let named = |number: u32| beside(path, &format!(".damaged-{stamp}-{number}"));
+    let free = (1..=u32::MAX).map(named).find(|path| !path.exists());
+    let kept = free.ok_or_else(|| io::Error::other("no free name is left"))?;
     for companion in ["-wal", "-shm"] {
-        let (from, mut to) = (named(companion), kept.clone().into_os_string());
-        to.push(companion);
-        match fs::rename(from, to) {
+        match fs::rename(beside(path, companion), beside(&kept, companion)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }

@@ -90,6 +90,8 @@ fn a_lost_ledger_is_rebuilt_from_the_labels_of_what_runs() {
     }
     host.serve();
     assert_eq!((snapshot(&host, &["ada", "bert"]), host.leased()), before);
+    let warnings = host.json(&["broker", "status"])["broker"]["warnings"].to_string();
+    assert!(warnings.contains("ledger.db is gone"), "{warnings}");
     let image = image();
     host.ok(&idle_agent("new", &image));
     let new = host.agent("new")["ports"]["A"].as_u64().unwrap();
