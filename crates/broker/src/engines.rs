@@ -7,11 +7,12 @@
 //!
 //! **Limits.** What does not tell who it is (see `Runtime::identity`) is taken for the one that it was.
 
-use runtime::{ErrorKind, Observed, Runtime, RuntimeError};
+use runtime::{ErrorKind, Runtime, RuntimeError};
 
 use crate::core::Core;
 use crate::error::{OperationError, shown};
 use crate::lifecycle::runtime_error;
+use crate::listing::Listing;
 use crate::model::AgentRecord;
 
 impl Core {
@@ -38,9 +39,9 @@ impl Core {
     pub(crate) async fn listed(
         &self,
         runtime: &dyn Runtime,
-    ) -> Result<(Vec<Observed>, Option<String>), RuntimeError> {
+    ) -> Result<(Listing, Option<String>), RuntimeError> {
         let listing = match runtime.list().await {
-            Ok(listing) => listing,
+            Ok(listing) => Listing::new(listing),
             Err(error) => {
                 self.doubt_engine(runtime);
                 return Err(error);
@@ -54,8 +55,7 @@ impl Core {
                 .values()
                 .filter(|record| record.runtime == runtime.name() && record.lease.is_some());
             let is_its = |record: &AgentRecord| {
-                let is_seen = listing.iter().any(|observed| self.is_of_lease(observed, record));
-                is_seen && known.as_ref() == Some(&record.engine)
+                listing.agent(&self.id, record).is_some() && known.as_ref() == Some(&record.engine)
             };
             let is_asked = !leased.all(is_its);
             (known, is_asked)

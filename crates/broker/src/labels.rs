@@ -12,7 +12,8 @@ const PROJECT: &str = "berthold.project";
 const NAME: &str = "berthold.name";
 /// The stable id of the broker whose agent it is.
 pub(crate) const BROKER: &str = "berthold.broker";
-const LEASE: &str = "berthold.lease";
+/// The id of the lease under which it was started.
+pub(crate) const LEASE: &str = "berthold.lease";
 const PORTS: &str = "berthold.ports";
 
 /// What the labels of something on a runtime say.
@@ -53,6 +54,12 @@ pub(crate) fn read_known(broker: &str, observed: &Observed, known: &AgentRecord)
                 || known.container.as_deref() == Some(observed.id.as_str()))
     };
     claimed(broker, observed).filter(is_it)
+}
+
+/// Whether this is the agent under the lease that it has now.
+pub(crate) fn is_of_lease(broker: &str, observed: &Observed, known: &AgentRecord) -> bool {
+    let tag = read_known(broker, observed, known);
+    matches!((tag, &known.lease), (Some(tag), Some(lease)) if tag.lease == lease.id)
 }
 
 /// What the labels say, whoever bears them.

@@ -43,6 +43,7 @@ mod leases;
 mod ledger;
 mod lifecycle;
 mod listen;
+mod listing;
 mod lock;
 mod model;
 mod outcome;

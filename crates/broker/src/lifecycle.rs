@@ -398,8 +398,7 @@ impl Core {
 
     /// Whether this is the agent under the lease that it has now.
     pub(crate) fn is_of_lease(&self, observed: &Observed, record: &AgentRecord) -> bool {
-        let tag = labels::read_known(&self.id, observed, record);
-        matches!((tag, &record.lease), (Some(tag), Some(lease)) if tag.lease == lease.id)
+        labels::is_of_lease(&self.id, observed, record)
     }
 
     pub(crate) fn runtime_of(&self, record: &AgentRecord) -> Result<Arc<dyn Runtime>, OperationError> {

@@ -20,6 +20,7 @@ use crate::error::chain;
 use crate::labels::{self, Tag};
 use crate::leases::Ending;
 use crate::ledger::Change;
+use crate::listing::Listing;
 use crate::model::{AgentRecord, Lease, Stage};
 use crate::verdict::{self, Meeting, Verdict, decide};
 
@@ -101,7 +102,7 @@ impl Core {
         for key in self.keys_to_forget(name) {
             self.forget_ended(&key).await;
         }
-        for observed in &listing {
+        for observed in listing.iter() {
             if let Some(tag) = self.tag_of(observed) {
                 self.meet(&runtime, observed, tag).await;
             }
@@ -109,12 +110,12 @@ impl Core {
     }
 
     /// The live agents of a runtime of which the listing does not show what is known.
-    fn keys_to_settle(&self, runtime: &str, listing: &[Observed], engine: Option<&str>) -> Vec<AgentKey> {
+    fn keys_to_settle(&self, runtime: &str, listing: &Listing, engine: Option<&str>) -> Vec<AgentKey> {
         let mut state = self.state();
         let (mut due, mut seen_again) = (Vec::new(), Vec::new());
         for record in state.agents.values().filter(|record| record.runtime == runtime) {
             let Some(lease) = &record.lease else { continue };
-            let seen = listing.iter().find(|observed| self.is_of_lease(observed, record));
+            let seen = listing.agent(&self.id, record);
             if seen.is_some() {
                 seen_again.push(lease.id.clone());
             } else if is_elsewhere(record, engine) {

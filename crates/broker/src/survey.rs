@@ -14,6 +14,7 @@ use crate::core::Core;
 use crate::engines::is_elsewhere;
 use crate::error::chain;
 use crate::labels::Tag;
+use crate::listing::Listing;
 use crate::model::AgentRecord;
 use crate::reconcile::UNUSED;
 use crate::verdict::{self, Meeting, Verdict, decide};
@@ -45,18 +46,13 @@ impl Core {
         found
     }
 
-    fn findings(
-        &self,
-        runtime: &Arc<dyn Runtime>,
-        listing: &[Observed],
-        engine: Option<&str>,
-    ) -> Vec<Finding> {
+    fn findings(&self, runtime: &Arc<dyn Runtime>, listing: &Listing, engine: Option<&str>) -> Vec<Finding> {
         let records: Vec<AgentRecord> = {
             let state = self.state();
             state.agents.values().filter(|record| record.runtime == runtime.name()).cloned().collect()
         };
         let known = records.iter().filter_map(|record| {
-            let seen = listing.iter().find(|observed| self.is_of_lease(observed, record));
+            let seen = listing.agent(&self.id, record);
             if seen.is_none() && is_elsewhere(record, engine) {
                 return None;
             }

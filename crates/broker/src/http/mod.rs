@@ -19,8 +19,9 @@ mod system;
 
 use std::sync::Arc;
 
+use axum::extract::Request;
 use axum::routing::{get, post};
-use axum::{Extension, Router, middleware};
+use axum::{Extension, Router, ServiceExt, middleware};
 use tokio::net::UnixListener;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -28,7 +29,7 @@ use utoipa_axum::routes;
 
 use crate::core::Core;
 use crate::listen::{Listener, Peer};
-use crate::preview::{self, Previews};
+use crate::preview::{Front, Previews};
 use sessions::Sessions;
 
 #[derive(OpenApi)]
@@ -91,15 +92,15 @@ pub(crate) async fn serve(core: Arc<Core>, socket: UnixListener, listener: Optio
         .fallback(page::file)
         .with_state(Arc::clone(&core))
         .layer(middleware::from_fn_with_state(Arc::new(guard), auth::require))
-        .layer(middleware::from_fn(page::harden))
-        .layer(middleware::from_fn_with_state(Arc::new(Previews::new(Arc::clone(&core))), preview::or_else));
-    let guarded = guarded.into_make_service_with_connect_info::<Peer>();
+        .layer(middleware::from_fn(page::harden));
+    let front = Front::new(Previews::new(Arc::clone(&core)), guarded);
+    let front = ServiceExt::<Request>::into_make_service_with_connect_info::<Peer>(front);
     let on_socket = axum::serve(socket, open).with_graceful_shutdown(core.shutdown.clone().cancelled_owned());
     let on_listen = async {
         match listener {
             Some(listener) => {
                 let ended = core.shutdown.clone().cancelled_owned();
-                axum::serve(listener, guarded).with_graceful_shutdown(ended).await
+                axum::serve(listener, front).with_graceful_shutdown(ended).await
             }
             None => Ok(()),
         }

@@ -107,12 +107,12 @@ pub(super) fn strip_websocket_key(headers: &mut HeaderMap) {
     headers.remove(SEC_WEBSOCKET_ACCEPT);
 }
 
-/// A server that was asked as `sent_host` leads to that: its redirections lead back to the preview, which is at `origin`.
-pub(super) fn lead_back(headers: &mut HeaderMap, sent_host: &str, origin: &str) {
+/// A server that was asked as `sent_host` leads to that: its redirections lead back to the preview, which is at `proto://host`.
+pub(super) fn lead_back(headers: &mut HeaderMap, sent_host: &str, proto: &str, host: &str) {
     let led = headers.get(LOCATION).and_then(|value| value.to_str().ok()).and_then(|location| {
         let rest = location.strip_prefix("http://")?.strip_prefix(sent_host)?;
         let is_whole = rest.is_empty() || rest.starts_with(['/', '?', '#']);
-        HeaderValue::from_str(&format!("{origin}{rest}")).ok().filter(|_| is_whole)
+        HeaderValue::from_str(&format!("{proto}://{host}{rest}")).ok().filter(|_| is_whole)
     });
     if let Some(led) = led {
         headers.insert(LOCATION, led);
@@ -175,7 +175,7 @@ mod tests {
     fn a_redirection_leads_back_to_the_preview() {
         let check = |location: &str| {
             let mut headers = map(&[("location", location)]);
-            lead_back(&mut headers, "localhost:8000", "https://a-dev.example.com");
+            lead_back(&mut headers, "localhost:8000", "https", "a-dev.example.com");
             headers["location"].to_str().unwrap().to_owned()
         };
         assert_eq!(check("http://localhost:8000/x?y"), "https://a-dev.example.com/x?y");

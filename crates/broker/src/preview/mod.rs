@@ -10,21 +10,28 @@
 //! alone. Names of `preview_url` are for whoever reaches the broker's address.
 
 pub(crate) mod address;
+mod connections;
 mod headers;
 mod notice;
 
 pub(crate) use self::headers::SESSION as SESSION_COOKIE;
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, Request};
 use axum::http::header::UPGRADE;
-use axum::http::{HeaderMap, Method, StatusCode, Uri, Version};
-use axum::middleware::Next;
+use axum::http::{Method, StatusCode, Uri, Version};
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http_body_util::Empty;
+use hyper::body::Body as _;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::client::legacy::Client;
@@ -33,8 +40,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pool::AgentKey;
 use settings::PreviewHost;
 use tokio::io::copy_bidirectional;
+use tower_service::Service;
 
 use self::address::Address;
+use self::connections::Connections;
 use self::notice::Notice;
 use crate::answer::reached_at;
 use crate::core::Core;
@@ -50,6 +59,8 @@ const IDLE: Duration = Duration::from_secs(4);
 /// Passes requests on to agents.
 pub(crate) struct Previews {
     core: Arc<Core>,
+    connections: Arc<Connections>,
+    /// For requests that [`Connections`] are not for.
     client: Client<HttpConnector, Body>,
 }
 
@@ -62,7 +73,7 @@ impl Previews {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .build(connector);
-        Self { core, client }
+        Self { core, connections: Arc::default(), client }
     }
 
     /// What is meant by a host name; none if it is no preview's.
@@ -93,7 +104,8 @@ impl Previews {
     /// Where the port is, or why it leads nowhere.
     fn find(&self, address: &Address) -> Result<SocketAddr, Notice> {
         let key = &address.key;
-        let Some(record) = self.core.agent(key) else {
+        let state = self.core.state();
+        let Some(record) = state.agents.get(key) else {
             return Err(no_such(
                 format!("there is no agent {}", shown(key)),
                 "`berthold list` shows those that there are".to_owned(),
@@ -117,7 +129,7 @@ impl Previews {
                 format!("it has {} of them", record.ports().len()),
             ));
         };
-        let Some(host) = reached_at(&record) else {
+        let Some(host) = reached_at(record) else {
             return Err(no_such(
                 format!("the ports of {} are not published", shown(key)),
                 "its network publishes none".to_owned(),
@@ -126,15 +138,33 @@ impl Previews {
         Ok(SocketAddr::new(host, port.get()))
     }
 
+    /// Answers what is meant for an agent.
+    async fn answer(&self, request: Request, asked: Result<Asked, Notice>) -> Response {
+        let peer = request.extensions().get::<ConnectInfo<Peer>>();
+        let Some(peer) = peer.map(|ConnectInfo(Peer(peer))| peer.ip().to_canonical()) else {
+            return StatusCode::FORBIDDEN.into_response();
+        };
+        if !(peer.is_loopback() || asked.as_ref().is_ok_and(|asked| asked.public.is_some())) {
+            let said = "previews under localhost are for the broker's own host\n";
+            return (StatusCode::FORBIDDEN, said).into_response();
+        }
+        let wants_html = notice::wants_html(request.headers());
+        if headers::has_passed(request.headers(), &self.core.id) {
+            let hint = "an agent's server has passed the request on to its own preview".to_owned();
+            let said = "this request goes round in circles".to_owned();
+            let notice = Notice { status: StatusCode::LOOP_DETECTED, said, hint, passes: false };
+            return notice.answer(wants_html);
+        }
+        match asked.and_then(|asked| self.find(&asked.address).map(|to| (asked, to))) {
+            Ok((asked, to)) => self.pass_on(request, &asked, to, peer).await,
+            Err(notice) => notice.answer(wants_html),
+        }
+    }
+
     async fn pass_on(&self, mut request: Request, asked: &Asked, to: SocketAddr, peer: IpAddr) -> Response {
         let Asked { address, public } = asked;
-        let asked = request.headers().clone();
+        let wants_html = notice::wants_html(request.headers());
         let host = host::named(&request).unwrap_or_default().to_owned();
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let Ok(uri) = format!("http://{to}{path}").parse::<Uri>() else {
-            return StatusCode::BAD_REQUEST.into_response();
-        };
-        *request.uri_mut() = uri;
         let own_scheme = || self.core.listen.as_ref().map_or("http", crate::listen::Address::scheme);
         let proto = public.unwrap_or_else(own_scheme);
         let upgrade = Upgrade::wanted(&mut request);
@@ -152,23 +182,27 @@ impl Previews {
         if upgrade.as_ref().is_some_and(|upgrade| upgrade.of_stream) {
             headers::ask_for_websocket(headers);
         }
-        let mut response = match self.client.request(request).await {
+        let answered = match upgrade.is_none() && request.body().is_end_stream() {
+            true => self.ask(to, request).await,
+            false => self.ask_with_body(to, request).await,
+        };
+        let mut response = match answered {
             Ok(response) => response,
             Err(error) => {
-                tracing::debug!(agent = %address.key, %error, "a preview has no answer");
+                tracing::debug!(agent = %address.key, error, "a preview has no answer");
                 let notice = Notice {
                     status: StatusCode::BAD_GATEWAY,
                     said: format!("nothing answers on port {} of {} yet", to.port(), shown(&address.key)),
                     hint: "the server must listen on 0.0.0.0 inside, on the port in its variable".to_owned(),
                     passes: true,
                 };
-                return notice.answer(&asked);
+                return notice.answer(wants_html);
             }
         };
         let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         headers::strip_hop_by_hop(response.headers_mut(), is_upgrade);
         headers::confine_cookies(response.headers_mut());
-        headers::lead_back(response.headers_mut(), &sent_host, &format!("{proto}://{host}"));
+        headers::lead_back(response.headers_mut(), &sent_host, proto, &host);
         if is_upgrade && let Some(upgrade) = upgrade {
             if upgrade.of_stream {
                 // To HTTP/2 the stream is what was asked for (RFC 8441, section 5).
@@ -178,7 +212,25 @@ impl Previews {
             }
             self.join(upgrade.client, hyper::upgrade::on(&mut response));
         }
-        response.map(Body::new)
+        response
+    }
+
+    /// Asks the server at `to` for what needs no body. What failed is for the log.
+    async fn ask(&self, to: SocketAddr, request: Request) -> Result<Response, String> {
+        let (mut parts, _) = request.into_parts();
+        // To a server itself goes the path alone (RFC 9112, section 3.2.1).
+        parts.uri = parts.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
+        let answered = self.connections.ask(to, Request::from_parts(parts, Empty::new())).await;
+        answered.map(|response| response.map(Body::new)).map_err(|error| error.to_string())
+    }
+
+    /// The same with a body, or for what becomes something else.
+    async fn ask_with_body(&self, to: SocketAddr, mut request: Request) -> Result<Response, String> {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        *request.uri_mut() =
+            format!("http://{to}{path}").parse::<Uri>().map_err(|error| error.to_string())?;
+        let answered = self.client.request(request).await;
+        answered.map(|response| response.map(Body::new)).map_err(|error| error.to_string())
     }
 
     /// Passes bytes both ways until one side goes away, of which the other is told by the end of its connection.
@@ -236,27 +288,36 @@ fn shown(key: &AgentKey) -> String {
     if key.project.as_str() == pool::DEFAULT_PROJECT { key.name.to_string() } else { key.to_string() }
 }
 
-/// Passes on what is meant for an agent; all else goes its way.
-pub(crate) async fn or_else(State(previews): State<Arc<Previews>>, request: Request, next: Next) -> Response {
-    let Some(asked) = host::named(&request).and_then(|host| previews.meaning(host)) else {
-        return next.run(request).await;
-    };
-    let peer = request.extensions().get::<ConnectInfo<Peer>>();
-    let Some(peer) = peer.map(|ConnectInfo(Peer(peer))| peer.ip().to_canonical()) else {
-        return StatusCode::FORBIDDEN.into_response();
-    };
-    if !(peer.is_loopback() || asked.as_ref().is_ok_and(|asked| asked.public.is_some())) {
-        let said = "previews under localhost are for the broker's own host\n";
-        return (StatusCode::FORBIDDEN, said).into_response();
+/// What is on `listen`: previews, and under its own names the broker.
+#[derive(Clone)]
+pub(crate) struct Front {
+    previews: Arc<Previews>,
+    broker: Router,
+}
+
+impl Front {
+    pub(crate) fn new(previews: Previews, broker: Router) -> Self {
+        Self { previews: Arc::new(previews), broker }
     }
-    let headers: HeaderMap = request.headers().clone();
-    if headers::has_passed(&headers, &previews.core.id) {
-        let hint = "an agent's server has passed the request on to its own preview".to_owned();
-        let said = "this request goes round in circles".to_owned();
-        return Notice { status: StatusCode::LOOP_DETECTED, said, hint, passes: false }.answer(&headers);
+}
+
+impl Service<Request> for Front {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // So is a router always.
+        Poll::Ready(Ok(()))
     }
-    match asked.and_then(|asked| previews.find(&asked.address).map(|to| (asked, to))) {
-        Ok((asked, to)) => previews.pass_on(request, &asked, to, peer).await,
-        Err(notice) => notice.answer(&headers),
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        match host::named(&request).and_then(|host| self.previews.meaning(host)) {
+            Some(asked) => {
+                let previews = Arc::clone(&self.previews);
+                async move { Ok(previews.answer(request, asked).await) }.boxed()
+            }
+            None => self.broker.call(request).boxed(),
+        }
     }
 }

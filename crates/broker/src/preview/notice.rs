@@ -16,11 +16,7 @@ pub(super) struct Notice {
 
 impl Notice {
     /// For a browser a page, for anything else a line of text.
-    pub(super) fn answer(self, asked: &HeaderMap) -> Response {
-        let wants_html = asked
-            .get(ACCEPT)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|text| text.contains("text/html"));
+    pub(super) fn answer(self, wants_html: bool) -> Response {
         let kind = if wants_html { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
         let body = if wants_html { self.html() } else { format!("{}: {}\n", self.said, self.hint) };
         let mut response = (self.status, body).into_response();
@@ -49,6 +45,11 @@ impl Notice {
              h1{{font-size:1.4rem}}</style></head><body><main><h1>{said}</h1><p>{hint}</p>{waits}</main></body></html>"
         )
     }
+}
+
+/// Whether a browser asks for a page.
+pub(super) fn wants_html(asked: &HeaderMap) -> bool {
+    asked.get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|text| text.contains("text/html"))
 }
 
 fn escaped(text: &str) -> String {

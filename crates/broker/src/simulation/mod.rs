@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{LeaseRequest, StartRequest};
-use pool::AgentKey;
+use pool::{AgentKey, PortState};
 use runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -185,10 +185,31 @@ async fn last_life(world: &Arc<World>, home: &Path) -> Result<(), String> {
     check_agreement(&core, world)?;
     // And everything goes on from there.
     for name in NAMES {
-        let request = StartRequest { replace: true, ports: Some(1), ..start_request() };
-        let started = core.start(key(name), request).await;
-        started.map_err(|error| format!("{name} cannot be started any more: {error}"))?;
+        let request = || StartRequest { replace: true, ports: Some(1), ..start_request() };
+        let started = core.start(key(name), request()).await;
+        let started = started.map_err(|error| format!("{name} cannot be started any more: {error}"))?;
+        let stopped = core.stop(key(name), None).await;
+        stopped.map_err(|error| format!("{name} cannot be stopped any more: {error}"))?;
+        let again = core.start(key(name), request()).await;
+        let again = again.map_err(|error| format!("{name} cannot be started again: {error}"))?;
+        let (before, now) = (started.record.ports(), again.record.ports());
+        if before != now {
+            return Err(format!(
+                "P6: {name} had {before:?}, and has {now:?} now that nobody else wanted them"
+            ));
+        }
     }
+    check_agreement(&core, world)?;
+    // What an engine refuses is passed over.
+    let free = lowest_free(&core, 1);
+    core.delete(key("a"), None, false).await.map_err(|error| format!("a cannot be deleted: {error}"))?;
+    world.hold_unseen(free);
+    let request = StartRequest { ports: Some(2), ..start_request() };
+    core.start(key("a"), request)
+        .await
+        .map_err(|error| format!("P7: refused ports are not passed over: {error}"))?;
+    world.calm_down();
+    sleep(RECOVERY).await;
     check_agreement(&core, world)?;
     for name in NAMES {
         let deleted = core.delete(key(name), None, false).await;
@@ -282,6 +303,13 @@ fn check_agreement(core: &Core, world: &World) -> Result<(), String> {
         return Err("P4: something is left that was created and never started".to_owned());
     }
     Ok(())
+}
+
+/// The ports that are given out next.
+fn lowest_free(core: &Core, count: usize) -> Vec<u16> {
+    let state = core.state();
+    let free = state.pool.ports(clock::now()).filter(|(_, state)| matches!(state, PortState::Free));
+    free.map(|(port, _)| port.get()).take(count).collect()
 }
 
 /// Whether a person is told that this runs without a lease, for what it had is another's by now: a stranger has started it again.

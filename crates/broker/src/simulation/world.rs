@@ -32,6 +32,8 @@ struct Facts {
     containers: BTreeMap<String, Container>,
     /// Ports that strangers hold.
     foreign: BTreeSet<u16>,
+    /// Those of them of which the engine does not tell, and that it refuses all the same.
+    unseen: BTreeSet<u16>,
     /// What was asked for and has not come about yet.
     pending: BTreeMap<u64, Effect>,
     next: u64,
@@ -104,6 +106,7 @@ impl World {
             starts: broadcast::channel(64).0,
             containers: BTreeMap::new(),
             foreign: BTreeSet::new(),
+            unseen: BTreeSet::new(),
             pending: BTreeMap::new(),
             next: 0,
             disk: BTreeMap::new(),
@@ -229,8 +232,19 @@ impl World {
         facts.has_faults = false;
         facts.is_up = true;
         facts.foreign.clear();
+        facts.unseen.clear();
         drop(facts);
         self.changes.notify_waiters();
+    }
+
+    /// A stranger takes these ports, and the engine does not tell.
+    pub(super) fn hold_unseen(&self, ports: impl IntoIterator<Item = u16>) {
+        let mut facts = self.facts();
+        for port in ports {
+            facts.note(&format!("a stranger holds {port}, unseen"));
+            facts.foreign.insert(port);
+            facts.unseen.insert(port);
+        }
     }
 
     /// What strangers do from time to time.
@@ -254,6 +268,11 @@ impl World {
                 let port = super::LOWEST + facts.dice.u16(..super::SIZE);
                 if !facts.foreign.remove(&port) && facts.holder(port).is_none() && facts.foreign.len() < 3 {
                     facts.foreign.insert(port);
+                    if facts.dice.u8(..3) == 0 {
+                        facts.unseen.insert(port);
+                    } else {
+                        facts.unseen.remove(&port);
+                    }
                 }
                 let foreign = facts.foreign.clone();
                 facts.note(&format!("strangers hold {foreign:?}"));
@@ -303,7 +322,8 @@ impl World {
             is_here: true,
             lease: lease.cloned(),
         };
-        let foreign = facts.foreign.iter().map(|port| held(*port, "a stranger", None));
+        let foreign = facts.foreign.difference(&facts.unseen);
+        let foreign = foreign.map(|port| held(*port, "a stranger", None));
         let published = facts.containers.values().flat_map(|it| {
             let ports = it.observed.published.iter();
             ports.map(|port| held(port.host, &it.observed.name, it.observed.labels.get(LEASE)))

@@ -204,12 +204,13 @@ fn a_restart_keeps_the_ports(subject: &Subject, host: &mut Host) {
 }
 
 fn one_that_ends_by_itself_gives_its_ports_back(subject: &Subject, host: &mut Host) {
-    started(host, &subject.start("job", &[], &["sh", "-c", "sleep 3; echo done; exit 5"]));
+    started(host, &subject.start("job", &[], &["sh", "-c", "echo begun; sleep 3; echo done; exit 5"]));
+    assert_eq!(host.ok(&["logs", "-f", "job"]), "begun\ndone\n", "a log is followed until the end");
     eventually("its end is noticed", || host.agent("job")["state"] == "exited");
     let code = if subject.tells_exit_codes() { json!(5) } else { Value::Null };
     assert_eq!(host.agent("job")["exit_code"], code);
     assert_eq!(host.leased(), []);
-    assert_eq!(host.ok(&["logs", "job"]).trim(), "done");
+    assert_eq!(host.ok(&["logs", "-n", "1", "job"]), "done\n");
 }
 
 fn a_start_that_fails_leaves_nothing(subject: &Subject, host: &mut Host) {
@@ -279,12 +280,15 @@ fn an_attached_terminal_resizes_and_can_be_left(subject: &Subject, host: &mut Ho
     let mut typist = Typist::start(host, &["attach", "dev"], (100, 30));
     typist.sees("leave with ctrl-p ctrl-q");
     typist.types("WORD=kept\n");
+    let mut asked = 0;
     for (size, shown) in [((100, 30), "30 100"), ((90, 20), "20 90")] {
         typist.resize(size);
         eventually(&format!("the size {shown} is known inside"), || {
-            typist.types("stty size\n");
-            // What is typed faster than the shell reads it fills the terminal, and then conmon neither writes nor reads.
-            std::thread::sleep(std::time::Duration::from_millis(250));
+            asked += 1;
+            // What is typed faster than the shell reads it fills the terminal, and then conmon neither writes nor reads: so every
+            // command is waited for, by what it says that was not typed.
+            typist.types(&format!("stty size; echo answer $((0 + {asked})).\n"));
+            typist.sees(&format!("answer {asked}."));
             typist.shown().contains(shown)
         });
     }
@@ -472,7 +476,7 @@ fn a_rootless_engine_has_no_privileged_ports_and_says_so() {
     assert_eq!((&pool["counts"]["blocked"], &pool["counts"]["free"]), (&json!(0), &json!(10)));
 }
 
-/// One pool for all runtimes: agents on Docker and on Podman at the same time never share a number.
+/// One pool for all runtimes: agents that start on Docker, on Podman and as processes at once share no number.
 #[test]
 fn docker_and_podman_share_a_pool_and_no_port() {
     if !Subject::DOCKER.is_here() || !Subject::PODMAN.is_here() {
@@ -480,14 +484,17 @@ fn docker_and_podman_share_a_pool_and_no_port() {
         return;
     }
     let host = Host::started(20);
-    for (number, subject) in
-        [Subject::DOCKER, Subject::PODMAN, Subject::PROCESS].iter().cycle().take(6).enumerate()
-    {
-        started(&host, &subject.web(&format!("a{number}"), &[]));
-    }
+    let subjects = [Subject::DOCKER, Subject::PODMAN, Subject::PROCESS];
+    std::thread::scope(|scope| {
+        for (number, subject) in subjects.iter().cycle().take(6).enumerate() {
+            let host = &host;
+            scope.spawn(move || started(host, &subject.web(&format!("a{number}"), &[])));
+        }
+    });
     let ports: std::collections::BTreeSet<u16> = host.leased().into_iter().map(|(_, port)| port).collect();
     assert_eq!(ports.len(), 12);
-    for (number, port) in (0..6).map(|number| (number, host.port(2 * number))) {
-        assert!(fetch(port).unwrap().contains(&format!("a{number}")));
+    for name in (0..6).map(|number| format!("a{number}")) {
+        let port = host.agent(&name)["ports"]["A"].as_u64().unwrap();
+        assert!(fetch(u16::try_from(port).unwrap()).unwrap().contains(&name));
     }
 }

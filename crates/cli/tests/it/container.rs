@@ -73,6 +73,24 @@ fn a_service_that_does_not_run_changes_nothing() {
     eventually("nothing is held any more", || host.leased().is_empty());
 }
 
+/// P3: a stop that takes its time is waited for, and so are the ports.
+#[test]
+fn a_slow_stop_keeps_the_ports_until_it_is_done() {
+    needs_docker!();
+    let (host, image) = (host(), image());
+    host.ok(&idle("dev", &image));
+    let leased = host.leased();
+    fs::write(host.path("container.is-slow"), "").unwrap();
+    let mut stop = host.command().args(["stop", "dev", "-t", "1s"]).spawn().unwrap();
+    eventually("it is being stopped", || host.agent("dev")["state"] == "stopping");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert!(stop.try_wait().unwrap().is_none(), "the command waits for the end");
+    assert_eq!(host.leased(), leased);
+    fs::remove_file(host.path("container.is-slow")).unwrap();
+    assert!(stop.wait().unwrap().success());
+    assert_eq!((host.agent("dev")["state"].as_str(), host.leased()), (Some("stopped"), vec![]));
+}
+
 #[test]
 fn a_name_that_something_else_has_is_a_conflict() {
     needs_docker!();

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::kubernetes::needs_cluster;
 use crate::observer::{self, Seen};
 use crate::support::*;
 
@@ -75,29 +76,48 @@ const SCRIPTS: [Script; 5] = [
 #[derive(Clone, Copy)]
 struct Subject {
     runtime: &'static str,
+    /// How ports are reached there, where there are several ways.
+    expose: Option<&'static str>,
     seen: fn(&Host) -> Seen,
+    /// What may be left there of an agent beside what runs: it is counted when all is over.
+    left: fn(&Host) -> usize,
 }
 
-const PROCESS: Subject = Subject { runtime: "process", seen: observer::processes };
-const DOCKER: Subject = Subject { runtime: "docker", seen: observer::containers };
+const PROCESS: Subject = Subject { runtime: "process", expose: None, seen: observer::processes, left: |_| 0 };
+const DOCKER: Subject =
+    Subject { runtime: "docker", expose: None, seen: observer::containers, left: created };
+const PODS: Subject = Subject {
+    runtime: "kubernetes",
+    expose: Some("host_port"),
+    seen: observer::pods,
+    left: observer::claims,
+};
+
+/// Containers that were created and never started.
+fn created(host: &Host) -> usize {
+    let label = format!("label=berthold.project={}", host.project());
+    docker(&["ps", "-aq", "--filter", "status=created", "--filter", &label]).lines().count()
+}
 
 impl Subject {
     /// A home whose broker knows no other engine and is not started by commands.
     fn host(self) -> Host {
         let docker = if self.runtime == "docker" { "" } else { "docker: { host: unix:///nowhere }, " };
+        let expose = self.expose.map_or_else(String::new, |way| format!(", kubernetes: {{ expose: {way} }}"));
         let settings = |range: &str| {
             format!(
                 "server: {{ broker: {{ listen: none, auto_start: false, port_pool: {{ range: \"{range}\" }} }} }}\n\
-                 runtimes: {{ {docker}podman: {{ host: unix:///nowhere }} }}\n"
+                 runtimes: {{ {docker}podman: {{ host: unix:///nowhere }}{expose} }}\n"
             )
         };
-        Host::with_settings(settings, 12).with_kubeconfig("/dev/null")
+        let host = Host::with_settings(settings, 12);
+        if self.runtime == "kubernetes" { host } else { host.with_kubeconfig("/dev/null") }
     }
 
     fn start(self, host: &Host, name: &str, more: &[&str], script: &str) -> Done {
-        let image = image();
+        let image = if self.runtime == "kubernetes" { cluster_image() } else { image() };
         let mut arguments = vec!["--json", "start", name, "--runtime", self.runtime];
-        if self.runtime == "docker" {
+        if self.runtime != "process" {
             arguments.extend(["--image", &image]);
         }
         arguments.extend(more);
@@ -138,15 +158,7 @@ impl Subject {
             format!("seen {:?}, known {:?}\n{}", (self.seen)(host), host.leased(), host.broker_log())
         });
         if self.runtime == "docker" {
-            let leftovers = docker(&[
-                "ps",
-                "-aq",
-                "--filter",
-                "status=created",
-                "--filter",
-                &format!("label=berthold.project={}", host.project()),
-            ]);
-            assert_eq!(leftovers, "", "{what}: leftovers of starts");
+            assert_eq!((self.left)(host), 0, "{what}: leftovers of starts");
         }
         for name in names {
             let done = self.start(host, name, &["--replace"], IDLE);
@@ -155,6 +167,7 @@ impl Subject {
         self.check_at_any_time(host);
         host.ok(&["delete", "--all", "-t", "0s"]);
         assert_eq!((host.leased(), (self.seen)(host)), (vec![], Seen::new()), "{what}");
+        assert_eq!((self.left)(host), 0, "{what}: something is left");
         assert_eq!(observer::ledger(host), Seen::new(), "{what}: {}", host.broker_log());
     }
 }
@@ -254,6 +267,14 @@ fn a_kill_at_every_step_with_processes() {
 fn a_kill_at_every_step_with_docker() {
     needs_docker!();
     a_broker_that_is_killed_after_any_step(DOCKER);
+}
+
+/// By hand: `cargo nextest run --workspace --run-ignored only -E 'test(pods)'`.
+#[test]
+#[ignore = "takes long: it starts hundreds of pods, each of which takes seconds"]
+fn a_kill_at_every_step_with_pods() {
+    needs_cluster!();
+    a_broker_that_is_killed_after_any_step(PODS);
 }
 
 #[test]

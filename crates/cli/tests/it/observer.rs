@@ -73,6 +73,33 @@ pub(crate) fn containers(host: &Host) -> Seen {
     seen
 }
 
+/// The agents of `host` that are pods which have not ended, with the ports of their labels. One that is being deleted has its ports
+/// still.
+pub(crate) fn pods(host: &Host) -> Seen {
+    let label = format!("berthold.project={}", host.project());
+    let listed: Value = serde_json::from_str(&kubectl(&["get", "pods", "-l", &label, "-o", "json"])).unwrap();
+    let mut seen = Seen::new();
+    for pod in listed["items"].as_array().unwrap() {
+        if pod["status"]["phase"] == "Succeeded" || pod["status"]["phase"] == "Failed" {
+            continue;
+        }
+        let label = |name: &str| pod["metadata"]["labels"][name].as_str().unwrap_or_default();
+        let ports: Vec<u16> =
+            label("berthold.ports").split('-').filter_map(|port| port.parse().ok()).collect();
+        let held = pod["spec"]["containers"][0]["ports"].as_array().cloned().unwrap_or_default();
+        let held: BTreeSet<u64> = held.iter().filter_map(|port| port["hostPort"].as_u64()).collect();
+        assert_eq!(ports.iter().copied().map(u64::from).collect::<BTreeSet<_>>(), held, "labels and ports");
+        assert!(seen.insert(label("berthold.name").to_owned(), ports).is_none(), "a pod is there twice");
+    }
+    seen
+}
+
+/// How many numbers the agents of this host have claimed in the cluster.
+pub(crate) fn claims(host: &Host) -> usize {
+    let id = fs::read_to_string(host.path("broker.id")).unwrap();
+    kubectl(&["get", "leases", "-l", &format!("berthold.broker={}", id.trim()), "-o", "name"]).lines().count()
+}
+
 /// P1: no two have the same port.
 pub(crate) fn check_unique(seen: &Seen) {
     let mut owners = BTreeMap::new();

@@ -7,8 +7,9 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::nodes::{NodePorts, claims};
+use super::nodes::NodePorts;
 use super::{IDLE, host, needs_cluster, start};
+use crate::observer::claims;
 use crate::support::*;
 
 /// P3: without any time to end, the API server would forget a pod that still runs on its node.

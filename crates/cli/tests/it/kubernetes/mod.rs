@@ -20,7 +20,7 @@ macro_rules! needs_cluster {
         }
     };
 }
-use needs_cluster;
+pub(crate) use needs_cluster;
 
 /// A broker whose agents are exposed in this way, with further settings of the runtime.
 fn host(expose: &str, further: &str, ports: u16) -> Host {

@@ -1,12 +1,12 @@
 //! Ports of the cluster's nodes: `expose: host_port` and `node_port`, and what others hold of them.
 
-use std::fs;
 use std::net::TcpListener;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
 
 use super::{IDLE, MANIFEST, host, kubeconfig_of, needs_cluster, start, web};
+use crate::observer::claims;
 use crate::support::*;
 
 #[test]
@@ -26,12 +26,6 @@ fn host_port_and_none() {
     let agent = none.json(&start("dev", &image, IDLE))["agent"].clone();
     assert_eq!((&agent["published"], &agent["urls"]), (&Value::Null, &json!({})));
     assert_eq!(agent["ports"]["A"], none.port(0));
-}
-
-/// How many numbers the agents of this host have claimed in the cluster.
-pub(super) fn claims(host: &Host) -> usize {
-    let id = fs::read_to_string(host.path("broker.id")).unwrap();
-    kubectl(&["get", "leases", "-l", &format!("berthold.broker={}", id.trim()), "-o", "name"]).lines().count()
 }
 
 #[test]

@@ -1,0 +1,242 @@
+//! Connections to agents' servers for requests without a body, which are most: each is driven by the one task that waits for its
+//! answer, so that nobody has to be woken who passes it on. That is a good third of what such a request costs.
+//!
+//! A connection is kept for the next request once its answer has been read to the end. Requests with a body, and those that become
+//! something else, are not for these: their two directions must go on independently of each other.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::http::{Request, Response};
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{CONNECTING, IDLE};
+
+/// How many connections to one port are kept that nobody uses.
+const KEPT: usize = 64;
+
+type Asked = Request<Empty<Bytes>>;
+
+/// The connections that nobody uses, by where they lead.
+#[derive(Default)]
+pub(super) struct Connections {
+    idle: Mutex<Idle>,
+}
+
+#[derive(Default)]
+struct Idle {
+    /// The one that was used last is the last.
+    links: HashMap<SocketAddr, VecDeque<(Link, Instant)>>,
+    /// Whether a task ends those that nobody has used for long.
+    is_swept: bool,
+}
+
+/// A connection: one end to send requests, and what reads and writes.
+struct Link {
+    sender: SendRequest<Empty<Bytes>>,
+    driver: Pin<Box<Connection<TokioIo<TcpStream>, Empty<Bytes>>>>,
+    is_over: bool,
+}
+
+impl Link {
+    async fn connect(to: SocketAddr) -> Result<Self, Trouble> {
+        let stream = timeout(CONNECTING, TcpStream::connect(to)).await.map_err(|_| Trouble::Silent)??;
+        stream.set_nodelay(true)?;
+        let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
+        Ok(Self { sender, driver: Box::pin(driver), is_over: false })
+    }
+
+    /// Reads and writes what can be.
+    fn drive(&mut self, context: &mut Context<'_>) {
+        if !self.is_over {
+            self.is_over = self.driver.as_mut().poll(context).is_ready();
+        }
+    }
+
+    /// Sends a request, and waits for the head of its answer.
+    async fn send(&mut self, request: Asked) -> Result<Response<Incoming>, Refused> {
+        let mut answer = std::pin::pin!(self.sender.try_send_request(request));
+        let (driver, is_over) = (&mut self.driver, &mut self.is_over);
+        std::future::poll_fn(|context| {
+            if !*is_over {
+                *is_over = driver.as_mut().poll(context).is_ready();
+            }
+            answer.as_mut().poll(context)
+        })
+        .await
+        .map_err(|mut refused| Refused { unsent: refused.take_message(), why: refused.into_error() })
+    }
+}
+
+/// A request that has no answer.
+struct Refused {
+    /// The request, if nothing of it was sent.
+    unsent: Option<Asked>,
+    why: hyper::Error,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    #[error("it does not accept a connection within {} s", CONNECTING.as_secs())]
+    Silent,
+    #[error(transparent)]
+    Connection(#[from] std::io::Error),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+}
+
+impl Connections {
+    /// Asks the server at `to`, over a connection that is there or a new one.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        to: SocketAddr,
+        mut request: Asked,
+    ) -> Result<Response<Answer>, Trouble> {
+        loop {
+            let kept = self.take(to).await;
+            let is_kept = kept.is_some();
+            let mut link = match kept {
+                Some(link) => link,
+                None => Link::connect(to).await?,
+            };
+            match link.send(request).await {
+                Ok(response) => return Ok(self.following(response, link, to).await),
+                // The server has closed a connection that nobody used.
+                Err(Refused { unsent: Some(unsent), .. }) if is_kept => request = unsent,
+                Err(Refused { why, .. }) => return Err(why.into()),
+            }
+        }
+    }
+
+    /// The answer, whose body brings the connection back once it has been read.
+    async fn following(
+        self: &Arc<Self>,
+        response: Response<Incoming>,
+        link: Link,
+        to: SocketAddr,
+    ) -> Response<Answer> {
+        let home = Arc::clone(self);
+        let mut response = response.map(|body| Answer { body, link: Some(link), home, to });
+        if response.body().body.is_end_stream() {
+            std::future::poll_fn(|context| {
+                response.body_mut().bring_back(context);
+                Poll::Ready(())
+            })
+            .await;
+        }
+        response
+    }
+
+    /// One that is open, as far as can be known.
+    async fn take(&self, to: SocketAddr) -> Option<Link> {
+        loop {
+            let (mut link, used) = self.idle().links.get_mut(&to)?.pop_back()?;
+            std::future::poll_fn(|context| {
+                link.drive(context);
+                Poll::Ready(())
+            })
+            .await;
+            if !link.is_over && link.sender.is_ready() && used.elapsed() < IDLE {
+                return Some(link);
+            }
+        }
+    }
+
+    fn keep(self: &Arc<Self>, to: SocketAddr, link: Link) {
+        let mut idle = self.idle();
+        let links = idle.links.entry(to).or_default();
+        if links.len() >= KEPT {
+            links.pop_front();
+        }
+        links.push_back((link, Instant::now()));
+        if !std::mem::replace(&mut idle.is_swept, true) {
+            tokio::spawn(Arc::clone(self).sweep());
+        }
+    }
+
+    /// Ends those that nobody has used for long, until there are none.
+    async fn sweep(self: Arc<Self>) {
+        loop {
+            sleep(SWEPT).await;
+            let mut idle = self.idle();
+            for links in idle.links.values_mut() {
+                links.retain(|(_, used)| used.elapsed() < IDLE);
+            }
+            idle.links.retain(|_, links| !links.is_empty());
+            if idle.links.is_empty() {
+                idle.is_swept = false;
+                return;
+            }
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How often connections that nobody has used for long are looked for.
+const SWEPT: Duration = Duration::from_secs(1);
+
+/// The body of an answer. Whoever reads it drives the connection.
+pub(super) struct Answer {
+    body: Incoming,
+    link: Option<Link>,
+    home: Arc<Connections>,
+    to: SocketAddr,
+}
+
+impl Answer {
+    /// Keeps the connection for the next request; the answer has been read to its end.
+    fn bring_back(&mut self, context: &mut Context<'_>) {
+        let Some(mut link) = self.link.take() else { return };
+        link.drive(context);
+        if !link.is_over {
+            self.home.keep(self.to, link);
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let mut polled = Pin::new(&mut this.body).poll_frame(context);
+        if polled.is_pending()
+            && let Some(link) = &mut this.link
+        {
+            // Nothing is read before someone asks for it, which has just been done.
+            link.drive(context);
+            polled = Pin::new(&mut this.body).poll_frame(context);
+        }
+        let frame = ready!(polled);
+        if frame.is_none() || this.body.is_end_stream() {
+            this.bring_back(context);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
