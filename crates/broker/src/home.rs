@@ -99,6 +99,12 @@ impl Home {
         self.state.join("broker.lock")
     }
 
+    /// Held likewise by the one broker of the socket, where that is not among the state: homes with another state may share it.
+    pub fn socket_lock(&self) -> Option<PathBuf> {
+        let is_apart = self.socket.parent() != Some(self.state.as_path());
+        is_apart.then(|| self.socket.with_extension("sock.lock"))
+    }
+
     /// Held, as a file lock, by a command that is starting a broker in the background.
     pub fn start_lock(&self) -> PathBuf {
         self.state.join("broker.start.lock")

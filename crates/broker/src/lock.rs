@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The lock of a home; whoever has it is its broker. It ends with the process, however that ends.
+/// The lock of a home, or of a socket; whoever has it is its broker. It ends with the process, however that ends.
 #[derive(Debug)]
 pub(crate) struct BrokerLock {
     _file: File,
@@ -14,15 +14,15 @@ pub(crate) struct BrokerLock {
 /// The home cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LockError {
-    #[error("another broker has this home already: {holder} ({})", path.display())]
-    Held { path: PathBuf, holder: String },
+    #[error("another broker has this {what} already: {holder} ({})", path.display())]
+    Held { what: &'static str, path: PathBuf, holder: String },
     #[error("{what} {} cannot be used", path.display())]
     File { what: &'static str, path: PathBuf, source: io::Error },
 }
 
 impl BrokerLock {
-    /// Takes the lock, or says which process has it.
-    pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
+    /// Takes the lock of `what`, or says which process has it.
+    pub(crate) fn take(path: &Path, what: &'static str) -> Result<Self, LockError> {
         let failed = |source| LockError::File { what: "the lock", path: path.to_owned(), source };
         let mut options = OpenOptions::new();
         // The file is never deleted: a lock on a deleted file would keep no one out.
@@ -41,7 +41,7 @@ impl BrokerLock {
                 let mut text = String::new();
                 let told = file.read_to_string(&mut text).is_ok() && !text.trim().is_empty();
                 let holder = if told { format!("process {}", text.trim()) } else { "a process".to_owned() };
-                return Err(LockError::Held { path: path.to_owned(), holder });
+                return Err(LockError::Held { what, path: path.to_owned(), holder });
             }
         }
         let written = file
@@ -107,15 +107,15 @@ mod tests {
     fn a_second_broker_is_told_which_process_has_the_home() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("broker.lock");
-        let first = BrokerLock::take(&path).unwrap();
-        let error = BrokerLock::take(&path).unwrap_err().to_string();
+        let first = BrokerLock::take(&path, "home").unwrap();
+        let error = BrokerLock::take(&path, "home").unwrap_err().to_string();
         let pid = std::process::id();
         assert!(
             error.starts_with(&format!("another broker has this home already: process {pid} (")),
             "{error}"
         );
         drop(first);
-        BrokerLock::take(&path).unwrap();
+        BrokerLock::take(&path, "home").unwrap();
     }
 
     #[test]

@@ -90,6 +90,9 @@ impl ServeError {
     /// What to do next.
     pub fn hint(&self) -> Option<String> {
         let hint = match &self.0 {
+            Trouble::Lock(LockError::Held { what: "socket", .. }) => {
+                "its home has the same XDG_RUNTIME_DIR and another XDG_STATE_HOME; BERTHOLD_HOME=DIR gives a broker everything of its own"
+            }
             Trouble::Lock(LockError::Held { .. }) => {
                 "`berthold broker status` shows it and `berthold broker stop` ends it; BERTHOLD_HOME=DIR gives another \
                  broker a home of its own"
@@ -133,7 +136,8 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
     }
     #[cfg(feature = "faults")]
     crate::faults::arm(home.state());
-    let lock = BrokerLock::take(&home.lock())?;
+    let lock = BrokerLock::take(&home.lock(), "home")?;
+    let socket_lock = home.socket_lock().map(|path| BrokerLock::take(&path, "socket")).transpose()?;
     let fresh = lock::random_token().map_err(Trouble::Random)?;
     let token = lock::kept_text(&home.token(), "the token", || fresh)?;
     // A broker that has an id has had a ledger.
@@ -213,7 +217,7 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
     }
     // A socket that nobody listens on would only puzzle; that it is gone already is fine.
     drop(std::fs::remove_file(core.home.socket()));
-    drop(lock);
+    drop((lock, socket_lock));
     Ok(())
 }
 
@@ -355,7 +359,7 @@ fn unreserved_ephemeral_overlap(range: PortRange) -> Option<PortRange> {
     range.ports().any(is_exposed).then_some(ephemeral)
 }
 
-/// Listens on the Unix socket, which only its owner can open. A socket file that is there is a dead broker's: the lock says
+/// Listens on the Unix socket, which only its owner can open. A socket file that is there is a dead broker's: the locks say
 /// that there is no other one.
 fn bind_socket(path: &std::path::Path) -> Result<UnixListener, Trouble> {
     use std::os::unix::fs::PermissionsExt;

@@ -120,6 +120,34 @@ fn a_corrupt_ledger_is_kept_and_rebuilt() {
     assert_eq!(kept.count(), 1);
 }
 
+/// Two homes may have their sockets in one directory, and then one socket: the second must not take it from the first.
+#[test]
+fn a_second_broker_for_one_socket_says_which_process_has_it() {
+    let host = Host::with_pool(4);
+    let state = |name: &str| host.path(name).display().to_string();
+    let command = |name: &str| {
+        let mut command = host.command();
+        command.env_remove("BERTHOLD_HOME").env("BERTHOLD_SETTINGS", host.path("settings.yaml"));
+        command.env("XDG_RUNTIME_DIR", host.path("run")).env("XDG_STATE_HOME", state(name));
+        command
+    };
+    let mut first = command("one").arg("serve").stderr(Stdio::null()).spawn().unwrap();
+    let pid = |name: &str| {
+        let output = command(name).args(["broker", "status", "--json"]).output().unwrap();
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        status["broker"]["pid"].as_u64()
+    };
+    eventually("the first broker answers", || pid("one") == Some(u64::from(first.id())));
+    let second = command("two").arg("serve").output().unwrap();
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    let still = pid("one");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert_eq!(second.status.code(), Some(7), "{said}");
+    assert!(said.contains("has this socket already") && said.contains("XDG_RUNTIME_DIR"), "{said}");
+    assert_eq!(still, Some(u64::from(first.id())));
+}
+
 #[test]
 fn a_second_broker_for_one_home_says_which_process_has_it() {
     let host = Host::started(4);
