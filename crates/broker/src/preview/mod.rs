@@ -40,6 +40,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pool::AgentKey;
 use settings::PreviewHost;
 use tokio::io::copy_bidirectional;
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 use tower_service::Service;
 
 use self::address::Address;
@@ -293,11 +295,14 @@ fn shown(key: &AgentKey) -> String {
 pub(crate) struct Front {
     previews: Arc<Previews>,
     broker: Router,
+    /// Where what the broker itself is asked for is done: previews do not wait for that.
+    runtime: Handle,
 }
 
 impl Front {
+    /// The broker's part is done on the runtime of whoever calls this.
     pub(crate) fn new(previews: Previews, broker: Router) -> Self {
-        Self { previews: Arc::new(previews), broker }
+        Self { previews: Arc::new(previews), broker, runtime: Handle::current() }
     }
 }
 
@@ -317,7 +322,14 @@ impl Service<Request> for Front {
                 let previews = Arc::clone(&self.previews);
                 async move { Ok(previews.answer(request, asked).await) }.boxed()
             }
-            None => self.broker.call(request).boxed(),
+            None => {
+                // It ends with the client's wish for it.
+                let answer = AbortOnDropHandle::new(self.runtime.spawn(self.broker.call(request)));
+                async move {
+                    answer.await.unwrap_or_else(|_| Ok(StatusCode::INTERNAL_SERVER_ERROR.into_response()))
+                }
+                .boxed()
+            }
         }
     }
 }
