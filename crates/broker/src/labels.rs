@@ -1,8 +1,8 @@
 //! The labels by which the broker knows its agents again on a runtime.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use pool::{AgentKey, LeaseId, Name, Port};
+use pool::{AgentKey, LeaseId, Name, Port, label};
 use runtime::Observed;
 
 use crate::model::{AgentRecord, Lease, join_ports, split_ports};
@@ -72,7 +72,13 @@ fn claimed(broker: &str, observed: &Observed) -> Option<Tag> {
         (Some(project), Some(name)) => AgentKey::new(Name::new(project).ok()?, Name::new(name).ok()?),
         _ => label(AGENT)?.parse().ok()?,
     };
-    Some(Tag { key, lease: LeaseId::new(label(LEASE)?), ports: split_ports(label(PORTS)?)? })
+    let ports = split_ports(label(PORTS)?).filter(|ports| are_of_one_lease(ports))?;
+    Some(Tag { key, lease: LeaseId::new(label(LEASE)?), ports })
+}
+
+fn are_of_one_lease(ports: &[Port]) -> bool {
+    let distinct: BTreeSet<&Port> = ports.iter().collect();
+    distinct.len() == ports.len() && ports.len() <= usize::from(label::LABEL_COUNT)
 }
 
 #[cfg(test)]
@@ -128,9 +134,14 @@ mod tests {
     fn what_is_not_ours_or_makes_no_sense_is_passed_over() {
         let (_, labels) = tag();
         assert_eq!(read("b2", &observed(labels.clone())), None);
-        for (name, value) in
-            [("berthold.ports", "8000,x"), ("berthold.name", "No Name"), ("berthold.ports", "0")]
-        {
+        let too_many: Vec<String> = (8000..8703).map(|port| port.to_string()).collect();
+        for (name, value) in [
+            ("berthold.ports", "8000,x"),
+            ("berthold.name", "No Name"),
+            ("berthold.ports", "0"),
+            ("berthold.ports", "8000-8001-8000"),
+            ("berthold.ports", &too_many.join("-")),
+        ] {
             let mut labels = labels.clone();
             labels.insert(name.to_owned(), value.to_owned());
             assert_eq!(read("b1", &observed(labels)), None, "{name}={value}");

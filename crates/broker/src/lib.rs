@@ -31,6 +31,8 @@ mod engines;
 mod error;
 #[cfg(feature = "faults")]
 mod faults;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guards;
 mod holder;
 mod holding;

@@ -125,6 +125,10 @@ impl FromStr for HostUrl {
         };
         let rest = rest.trim_end_matches('/');
         let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or(rest);
+        // The URL parser passes over further slashes, and takes for the host what is not looked at here.
+        if authority.is_empty() {
+            return Err(HostUrlError::Host { given: given(), reason: "empty host".to_owned() });
+        }
         if authority.matches(':').count() > 1 && !authority.contains('[') {
             let reason = format!("an IPv6 address stands in brackets, like http://[{authority}]");
             return Err(HostUrlError::Host { given: given(), reason });
@@ -203,6 +207,8 @@ mod tests {
         check("ftp://h", "`ftp://h` does not start with http:// or https://");
         check("", "`` does not start with http:// or https://");
         check("http://", "`http://` has no valid host: empty host");
+        check("http:///h:8080", "`http:///h:8080` has no valid host: empty host");
+        check("http://\\me@h", "`http://\\me@h` has no valid host: empty host");
         check("http://a b", "`http://a b` has no valid host: invalid international domain name");
         check(
             "http://::1",

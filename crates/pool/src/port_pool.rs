@@ -245,11 +245,14 @@ impl PortPool {
             return Err(self.exhausted(count, self.available()));
         }
         let former = self.former.get(&owner).cloned().unwrap_or_default();
-        let mut chosen: Vec<Option<Port>> = (0..count)
-            .map(|index| former.get(index).copied().filter(|port| self.can_be_leased(*port)))
-            .collect();
-        for port in chosen.iter().flatten() {
-            self.take(*port, &lease);
+        let mut chosen = Vec::with_capacity(count);
+        for index in 0..count {
+            // Taken one by one: a port that is remembered twice is had once.
+            let port = former.get(index).copied().filter(|port| self.can_be_leased(*port));
+            if let Some(port) = port {
+                self.take(port, &lease);
+            }
+            chosen.push(port);
         }
         for place in chosen.iter_mut().filter(|place| place.is_none()) {
             let next = self.fresh.lowest().or_else(|| self.used.first().map(|(_, port)| *port));

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use url::Host;
+
 use crate::{AgentKey, HostUrl, HostUrlError, Label, Name, Port};
 
 /// What a DNS name is limited to (RFC 1035, section 2.3.4): 63 characters between two dots, and 253 in all.
@@ -78,6 +80,12 @@ pub enum PreviewUrlError {
         /// What has to stand between them.
         between: &'static str,
     },
+    /// What stands before the domain is written otherwise in a host name.
+    #[error("`{given}` has more than letters, digits and hyphens before its domain")]
+    Letters {
+        /// What was given.
+        given: String,
+    },
     /// It does not end with a domain: other names would be taken for previews.
     #[error("`{given}` does not end with a domain of its own, such as .preview.example.com")]
     Domain {
@@ -87,7 +95,7 @@ pub enum PreviewUrlError {
 }
 
 impl PreviewUrl {
-    /// The URL of a port of an agent; none where its host name would be longer than DNS allows.
+    /// The URL of a port of an agent; none where its host name would be none, or longer than DNS allows.
     pub fn at(&self, key: &AgentKey, label: Label) -> Option<String> {
         let has_project = self.pieces.contains(&Piece::Project);
         let mut host = String::new();
@@ -103,8 +111,10 @@ impl PreviewUrl {
             }
         }
         let fits = host.len() <= LONGEST_HOST && host.split('.').all(|word| word.len() <= LONGEST_WORD);
+        // Where a word begins with `xn--`, not everything may follow (RFC 5891, section 5.4).
+        let is_host = || Host::parse(&host).is_ok_and(|parsed| parsed.to_string() == host);
         let port = self.port.map_or_else(String::new, |port| format!(":{port}"));
-        fits.then(|| format!("{}://{host}{port}", self.scheme()))
+        (fits && is_host()).then(|| format!("{}://{host}{port}", self.scheme()))
     }
 
     /// Which ports of which agents `host`, a host name without a port, may stand for; none if it is no preview's. There is more than
@@ -217,18 +227,25 @@ impl FromStr for PreviewUrl {
             }
             None => (rest, None),
         };
-        let pieces = pieces(&host.to_lowercase(), text)?;
-        check(&pieces, text)?;
-        let filled: String = pieces
+        let mut pieces = pieces(&host.to_lowercase(), text)?;
+        let domain = check(&pieces, text)?.to_owned();
+        pieces.pop();
+        let before: String = pieces
             .iter()
             .map(|piece| match piece {
                 Piece::Text(text) => text.as_str(),
                 _ => "x",
             })
             .collect();
-        let url = if start.is_empty() { filled } else { format!("{start}://{filled}") };
-        let host_url: HostUrl =
-            url.parse().map_err(|error: HostUrlError| PreviewUrlError::Url(error.of_whole(text)))?;
+        let scheme = if start.is_empty() { String::new() } else { format!("{start}://") };
+        let host_url: HostUrl = format!("{scheme}{before}{domain}")
+            .parse()
+            .map_err(|error: HostUrlError| PreviewUrlError::Url(error.of_whole(text)))?;
+        // Kept as browsers send it: `bücher.example` is `xn--bcher-kva.example` there.
+        let host = host_url.host();
+        let domain = host.strip_prefix(&before).filter(|domain| domain.starts_with('.'));
+        pieces
+            .push(Piece::Text(domain.ok_or_else(|| PreviewUrlError::Letters { given: given() })?.to_owned()));
         Ok(Self { is_https: host_url.is_https(), pieces, port })
     }
 }
@@ -261,8 +278,8 @@ fn pieces(host: &str, text: &str) -> Result<Vec<Piece>, PreviewUrlError> {
     Ok(pieces)
 }
 
-/// Whether every port has a host name of its own, from which it can be told.
-fn check(pieces: &[Piece], text: &str) -> Result<(), PreviewUrlError> {
+/// Sees to it that every port has a host name of its own, from which it can be told, and gives the domain with which all end.
+fn check<'a>(pieces: &'a [Piece], text: &str) -> Result<&'a str, PreviewUrlError> {
     let given = || text.to_owned();
     for (piece, word, is_needed) in
         [(Piece::Label, "label", true), (Piece::Name, "name", true), (Piece::Project, "project", false)]
@@ -308,9 +325,10 @@ fn check(pieces: &[Piece], text: &str) -> Result<(), PreviewUrlError> {
         between.clear();
         before = Some(piece);
     }
-    let ends_with_domain =
-        matches!(pieces.last(), Some(Piece::Text(text)) if text.starts_with('.') && text.len() > 1);
-    if ends_with_domain { Ok(()) } else { Err(PreviewUrlError::Domain { given: given() }) }
+    match pieces.last() {
+        Some(Piece::Text(domain)) if domain.starts_with('.') && domain.len() > 1 => Ok(domain),
+        _ => Err(PreviewUrlError::Domain { given: given() }),
+    }
 }
 
 impl Piece {
@@ -365,6 +383,27 @@ mod tests {
     }
 
     #[test]
+    fn a_domain_is_kept_as_browsers_send_it() {
+        let pattern = pattern("https://{label}-{name}.Bücher.example");
+        assert_eq!(pattern.to_string(), "https://{label}-{name}.xn--bcher-kva.example");
+        let url = pattern.at(&"default/dev".parse().unwrap(), "A".parse().unwrap()).unwrap();
+        assert_eq!(url, "https://a-dev.xn--bcher-kva.example");
+        assert_eq!(
+            meant("https://{label}-{name}.Bücher.example", "a-dev.xn--bcher-kva.example"),
+            "default/dev A"
+        );
+    }
+
+    #[test]
+    fn a_name_that_no_browser_takes_for_a_host_has_no_url() {
+        assert_eq!(at("https://{name}.{label}.example.com", "default/xn--0", "A"), "none");
+        assert_eq!(
+            at("https://{label}-{name}.example.com", "default/xn--0", "A"),
+            "https://a-xn--0.example.com"
+        );
+    }
+
+    #[test]
     fn a_host_means_a_port() {
         assert_eq!(meant(FLAT, "a-dev.preview.example.com"), "default/dev A");
         assert_eq!(meant(FLAT, "A-Dev-2.Preview.Example.Com"), "default/dev-2 A");
@@ -413,6 +452,8 @@ mod tests {
         insta::assert_snapshot!(said("https://{label-{name}.example.com"), @"`https://{label-{name}.example.com` has a brace without its other");
         insta::assert_snapshot!(said("https://{label}-{name}.example.com/app"), @"`https://{label}-{name}.example.com/app` has a path, but a host URL is http or https and a host, nothing more");
         insta::assert_snapshot!(said("https://{label}-{name}.example.com:99999"), @"`https://{label}-{name}.example.com:99999` has a port that is not a number from 1 to 65535");
+        insta::assert_snapshot!(said("https:///{label}-{name}.example.com"), @"`https:///{label}-{name}.example.com` has no valid host: empty host");
+        insta::assert_snapshot!(said("https://é{label}-{name}.example.com"), @"`https://é{label}-{name}.example.com` has more than letters, digits and hyphens before its domain");
         insta::assert_snapshot!(said("https://{label}-{name}.exa mple.com"), @"`https://{label}-{name}.exa mple.com` has no valid host: invalid international domain name");
     }
 }

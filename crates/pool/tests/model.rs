@@ -387,3 +387,11 @@ fn a_lease_id_is_entered_once() {
     let clash = pool.reserve(id.clone(), owner(2), &[port(8001)], Moment(0)).unwrap_err();
     assert_eq!(clash, Clash::Id { lease: id, holder: owner(1) });
 }
+
+#[test]
+fn a_port_that_is_remembered_twice_is_given_once() {
+    let mut pool = small_pool();
+    pool.remember(owner(1), &[port(8001), port(8001)], Moment(0));
+    let ports = pool.allocate(LeaseId::new("one"), owner(1), 2, Moment(1)).unwrap();
+    assert_eq!(ports, [port(8001), port(8000)]);
+}

@@ -8,6 +8,8 @@ mod child;
 pub mod container;
 pub mod docker;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 mod model;

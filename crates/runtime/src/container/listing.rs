@@ -83,7 +83,7 @@ impl Date {
 ///
 /// # Errors
 /// If any of it is not understood: a listing with gaps would end leases that are alive.
-pub(super) fn read(json: &str) -> Result<Vec<Observed>, serde_json::Error> {
+pub(crate) fn read(json: &str) -> Result<Vec<Observed>, serde_json::Error> {
     let containers: Vec<Container> = serde_json::from_str(json)?;
     Ok(containers.into_iter().map(observed).collect())
 }

@@ -10,7 +10,7 @@
 
 mod arguments;
 mod command;
-mod listing;
+pub(crate) mod listing;
 
 use std::path::PathBuf;
 use std::process::Stdio;

@@ -38,7 +38,7 @@ mod observe;
 mod output;
 mod platform;
 mod pull;
-mod refusal;
+pub(crate) mod refusal;
 mod wire;
 
 pub use containers::Docker;

@@ -14,13 +14,13 @@ const FIRST_UNPRIVILEGED: u16 = 1024;
 
 /// What a refusal means, and the engine's own sentence without what helps nobody.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Refusal {
-    pub(super) kind: ErrorKind,
-    pub(super) sentence: String,
+pub(crate) struct Refusal {
+    pub(crate) kind: ErrorKind,
+    pub(crate) sentence: String,
 }
 
 /// Reads the engine's `message`, sent with the HTTP `status` or in the middle of an answer.
-pub(super) fn classify(status: Option<u16>, message: &str) -> Refusal {
+pub(crate) fn classify(status: Option<u16>, message: &str) -> Refusal {
     let lower = message.to_lowercase();
     let kind = kind_by_sentence(&lower).unwrap_or(match status {
         Some(400) => ErrorKind::Invalid,
