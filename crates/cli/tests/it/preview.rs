@@ -1,7 +1,7 @@
 //! Previews: an agent's server under a name, through the broker.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use serde_json::json;
@@ -107,6 +107,44 @@ fn a_name_leads_to_a_port_and_says_who_asks() {
     // P10: under an agent's name there is no API and no page.
     let api = stage.ask(&["GET /v1/agents HTTP/1.1", &format!("Host: {a}")]);
     assert!(api.contains("on A"), "{api}");
+}
+
+/// P10: what is published on loopback alone is not for who comes from elsewhere, whatever name they ask for.
+#[test]
+fn under_localhost_only_this_host_is_served() {
+    // Nothing is sent to that address (RFC 5737): it only tells which of this host's own would be used.
+    let route = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    });
+    let Ok(own) = route else {
+        eprintln!("this host has no address but those of loopback: not tested");
+        return;
+    };
+    let mut listen = 0;
+    let mut host = Host::with_settings(
+        |range| {
+            listen = range.split_once('-').unwrap().1.parse().unwrap();
+            format!(
+                "server: {{ broker: {{ listen: \"0.0.0.0:{listen}\", port_pool: {{ range: \"{range}\" }} }} }}\n"
+            )
+        },
+        6,
+    );
+    host.serve();
+    host.ok(&["start", "dev", "--runtime", "process", "--", "sleep", "100000"]);
+    let stage = Stage { host, listen };
+    let ask = |address: IpAddr| {
+        let mut stream = TcpStream::connect((address, listen)).unwrap();
+        write!(stream, "GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", stage.name("a")).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let from_elsewhere = ask(own.ip());
+    assert!(from_elsewhere.starts_with("HTTP/1.1 403"), "{from_elsewhere}");
+    let from_here = ask(IpAddr::from([127, 0, 0, 1]));
+    assert!(from_here.starts_with("HTTP/1.1 502"), "nothing listens there: {from_here}");
 }
 
 #[test]

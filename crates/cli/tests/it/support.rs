@@ -186,7 +186,14 @@ impl Host {
         use std::os::unix::process::ExitStatusExt;
 
         let child = self.serve.as_mut().expect("the broker was started");
-        let was_killed = child.try_wait().unwrap().is_some_and(|status| status.signal() == Some(9));
+        // Its connections end a moment before it does.
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let mut ended = child.try_wait().unwrap();
+        while ended.is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+            ended = child.try_wait().unwrap();
+        }
+        let was_killed = ended.is_some_and(|status| status.signal() == Some(9));
         if was_killed {
             self.serve = None;
         }
