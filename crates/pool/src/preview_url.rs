@@ -244,8 +244,12 @@ impl FromStr for PreviewUrl {
         // Kept as browsers send it: `bücher.example` is `xn--bcher-kva.example` there.
         let host = host_url.host();
         let domain = host.strip_prefix(&before).filter(|domain| domain.starts_with('.'));
-        pieces
-            .push(Piece::Text(domain.ok_or_else(|| PreviewUrlError::Letters { given: given() })?.to_owned()));
+        let domain = domain.ok_or_else(|| PreviewUrlError::Letters { given: given() })?;
+        // The URL parser drops control characters at the end, which may have been all of it.
+        if domain.len() < 2 {
+            return Err(PreviewUrlError::Domain { given: given() });
+        }
+        pieces.push(Piece::Text(domain.to_owned()));
         Ok(Self { is_https: host_url.is_https(), pieces, port })
     }
 }
@@ -452,6 +456,7 @@ mod tests {
         insta::assert_snapshot!(said("https://{label-{name}.example.com"), @"`https://{label-{name}.example.com` has a brace without its other");
         insta::assert_snapshot!(said("https://{label}-{name}.example.com/app"), @"`https://{label}-{name}.example.com/app` has a path, but a host URL is http or https and a host, nothing more");
         insta::assert_snapshot!(said("https://{label}-{name}.example.com:99999"), @"`https://{label}-{name}.example.com:99999` has a port that is not a number from 1 to 65535");
+        insta::assert_snapshot!(said("https://{label}-{name}.\u{4}"), @"`https://{label}-{name}.\u{4}` does not end with a domain of its own, such as .preview.example.com");
         insta::assert_snapshot!(said("https:///{label}-{name}.example.com"), @"`https:///{label}-{name}.example.com` has no valid host: empty host");
         insta::assert_snapshot!(said("https://é{label}-{name}.example.com"), @"`https://é{label}-{name}.example.com` has more than letters, digits and hyphens before its domain");
         insta::assert_snapshot!(said("https://{label}-{name}.exa mple.com"), @"`https://{label}-{name}.exa mple.com` has no valid host: invalid international domain name");
