@@ -7,7 +7,8 @@ use runtime::Observed;
 
 use crate::model::{AgentRecord, Lease, join_ports, split_ports};
 
-const AGENT: &str = "berthold.agent";
+/// The agent, as `project/name`.
+pub(crate) const AGENT: &str = "berthold.agent";
 const PROJECT: &str = "berthold.project";
 const NAME: &str = "berthold.name";
 /// The stable id of the broker whose agent it is.

@@ -1,6 +1,5 @@
 //! What a disk, a copy or a person may do to the file: no lease is lost or becomes another without a word.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,22 +7,11 @@ use pool::{LeaseId, Moment, Owner, Port};
 use rusqlite::Connection;
 
 use super::open::Opened;
-use super::{ByHand, Change, Contents, open};
+use super::{ByHand, Change, Leases, open};
 use crate::model::{AgentRecord, Lease};
-
-/// The owners of leases, and their ports.
-type Leases = BTreeMap<String, (String, Vec<u16>)>;
 
 /// How many agents the ledger has.
 const AGENTS: u16 = 40;
-
-fn leases(contents: &Contents) -> Leases {
-    let agents =
-        contents.agents.iter().filter_map(|agent| Some((agent.key.to_string(), agent.lease.as_ref()?)));
-    let bare = contents.bare.iter().map(|bare| (format!("bare {}", bare.key), &bare.lease));
-    let ports = |lease: &Lease| lease.ports.iter().map(|port| port.get()).collect();
-    agents.chain(bare).map(|(owner, lease)| (lease.id.to_string(), (owner, ports(lease)))).collect()
-}
 
 /// A ledger with agents, some of which have had other ports before, and an owner that is none. With every commit, what is
 /// leased then.
@@ -54,7 +42,7 @@ async fn written(connection: Connection) -> Vec<Leases> {
             let waiting = writer.next().await.unwrap();
             writer.commit(waiting, false).tell();
             recorded.on_disk().await.unwrap();
-            states.push(leases(&writer.contents()));
+            states.push(writer.contents().leases());
         }
     }
     // The connection ends as it does when a broker is killed: without having brought what it wrote into the one file.
@@ -74,7 +62,7 @@ fn opened(path: &Path, what: &str) -> Option<Opened> {
     let opened = open(path);
     match &opened {
         Ok((_, contents, Some(damage))) => {
-            assert_eq!(leases(contents), Leases::new(), "{what}");
+            assert_eq!(contents.leases(), Leases::new(), "{what}");
             assert!(fs::read(&damage.kept).unwrap() == before, "{what}: what is kept is something else");
             fs::remove_file(&damage.kept).unwrap();
         }
@@ -118,7 +106,7 @@ async fn a_bit_that_has_become_another_changes_no_lease() {
         place(&path, &bytes, None, None);
         let what = format!("bit {bit} of byte {byte}");
         match opened(&path, &what) {
-            Some((_, contents, None)) => assert_eq!(leases(&contents), expected, "{what}"),
+            Some((_, contents, None)) => assert_eq!(contents.leases(), expected, "{what}"),
             _ => found += 1,
         }
     }
@@ -147,7 +135,7 @@ async fn what_is_lost_of_the_latest_commits_is_lost_from_the_end() {
     let [file, wal, shm] = ["", "-wal", "-shm"].map(|suffix| fs::read(named(&path, suffix)).unwrap());
     let path = home.path().join("ledger.db");
     place(&path, &file, Some(&wal), Some(&shm));
-    assert_eq!(leases(&open(&path).unwrap().1), *states.last().unwrap());
+    assert_eq!(open(&path).unwrap().1.leases(), *states.last().unwrap());
     let mut dice = fastrand::Rng::with_seed(1);
     for round in 0..300 {
         let (mut wal, mut shm) = (wal.clone(), shm.clone());
@@ -169,7 +157,7 @@ async fn what_is_lost_of_the_latest_commits_is_lost_from_the_end() {
         place(&path, &file, Some(&wal), Some(&shm));
         match opened(&path, &what) {
             Some((_, contents, None)) => {
-                let leases = leases(&contents);
+                let leases = contents.leases();
                 let is_allowed =
                     if round % 3 == 2 { states.last() == Some(&leases) } else { states.contains(&leases) };
                 assert!(is_allowed, "{what}: {leases:?}");

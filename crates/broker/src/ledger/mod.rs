@@ -62,6 +62,22 @@ pub(crate) struct Contents {
     pub(crate) former: Vec<(AgentKey, Former)>,
 }
 
+/// Leases by their ids: the owner as it is shown, and the ports in label order.
+#[cfg(test)]
+pub(crate) type Leases = std::collections::BTreeMap<String, (String, Vec<u16>)>;
+
+#[cfg(test)]
+impl Contents {
+    /// The leases alone. An owner that is no agent has `bare` before its name.
+    pub(crate) fn leases(&self) -> Leases {
+        let agents =
+            self.agents.iter().filter_map(|agent| Some((agent.key.to_string(), agent.lease.as_ref()?)));
+        let bare = self.bare.iter().map(|bare| (format!("bare {}", bare.key), &bare.lease));
+        let ports = |lease: &Lease| lease.ports.iter().map(|port| port.get()).collect();
+        agents.chain(bare).map(|(owner, lease)| (lease.id.to_string(), (owner, ports(lease)))).collect()
+    }
+}
+
 /// The ledger could not be written. Nothing of the transaction was recorded.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the ledger could not be written: {reason}")]

@@ -201,9 +201,11 @@ async fn last_life(world: &Arc<World>, home: &Path) -> Result<(), String> {
     }
     check_agreement(&core, world)?;
     // What an engine refuses is passed over.
-    let free = lowest_free(&core, 1);
+    let next = next_free(&core);
     core.delete(key("a"), None, false).await.map_err(|error| format!("a cannot be deleted: {error}"))?;
-    world.hold_unseen(free);
+    if let Some(port) = next {
+        world.hold_unseen(port);
+    }
     let request = StartRequest { ports: Some(2), ..start_request() };
     core.start(key("a"), request)
         .await
@@ -305,11 +307,11 @@ fn check_agreement(core: &Core, world: &World) -> Result<(), String> {
     Ok(())
 }
 
-/// The ports that are given out next.
-fn lowest_free(core: &Core, count: usize) -> Vec<u16> {
+/// The port that is given out next.
+fn next_free(core: &Core) -> Option<u16> {
     let state = core.state();
-    let free = state.pool.ports(clock::now()).filter(|(_, state)| matches!(state, PortState::Free));
-    free.map(|(port, _)| port.get()).take(count).collect()
+    let mut ports = state.pool.ports(clock::now());
+    ports.find(|(_, state)| matches!(state, PortState::Free)).map(|(port, _)| port.get())
 }
 
 /// Whether a person is told that this runs without a lease, for what it had is another's by now: a stranger has started it again.

@@ -10,10 +10,8 @@ use runtime::{Created, ErrorKind, HeldPort, Observed, ObservedState, Publish, Ru
 use tokio::sync::{Notify, broadcast};
 use tokio::time::{Instant, sleep};
 
-use crate::ledger::Contents;
-
-const LEASE: &str = "berthold.lease";
-const AGENT: &str = "berthold.agent";
+use crate::labels::{AGENT, LEASE};
+use crate::ledger::{Contents, Leases};
 
 /// All that is there.
 pub(super) struct World {
@@ -37,8 +35,8 @@ struct Facts {
     /// What was asked for and has not come about yet.
     pending: BTreeMap<u64, Effect>,
     next: u64,
-    /// The leases on disk: their owners, and their ports.
-    disk: BTreeMap<String, (String, Vec<u16>)>,
+    /// The leases on disk.
+    disk: Leases,
     /// The leases under which something has run.
     ran: BTreeSet<String>,
     began: Option<Instant>,
@@ -109,7 +107,7 @@ impl World {
             unseen: BTreeSet::new(),
             pending: BTreeMap::new(),
             next: 0,
-            disk: BTreeMap::new(),
+            disk: Leases::new(),
             ran: BTreeSet::new(),
             began: None,
             trace: Vec::new(),
@@ -237,14 +235,12 @@ impl World {
         self.changes.notify_waiters();
     }
 
-    /// A stranger takes these ports, and the engine does not tell.
-    pub(super) fn hold_unseen(&self, ports: impl IntoIterator<Item = u16>) {
+    /// A stranger takes this port, and the engine does not tell.
+    pub(super) fn hold_unseen(&self, port: u16) {
         let mut facts = self.facts();
-        for port in ports {
-            facts.note(&format!("a stranger holds {port}, unseen"));
-            facts.foreign.insert(port);
-            facts.unseen.insert(port);
-        }
+        facts.note(&format!("a stranger holds {port}, unseen"));
+        facts.foreign.insert(port);
+        facts.unseen.insert(port);
     }
 
     /// What strangers do from time to time.
@@ -362,14 +358,7 @@ impl World {
     /// A commit is made.
     pub(super) fn written(&self, contents: &Contents) {
         let mut facts = self.facts();
-        let agents = contents
-            .agents
-            .iter()
-            .filter_map(|agent| Some((format!("{}", agent.key), agent.lease.as_ref()?)));
-        let bare = contents.bare.iter().map(|bare| (format!("bare {}", bare.key), &bare.lease));
-        let ports = |lease: &crate::model::Lease| lease.ports.iter().map(|port| port.get()).collect();
-        facts.disk =
-            agents.chain(bare).map(|(owner, lease)| (lease.id.to_string(), (owner, ports(lease)))).collect();
+        facts.disk = contents.leases();
         facts.counts.commits += 1;
         let disk = format!("on disk: {:?}", facts.disk.values().collect::<Vec<_>>());
         facts.note(&disk);
@@ -420,7 +409,7 @@ impl World {
         self.facts().containers.values().filter(is_created).count()
     }
 
-    pub(super) fn on_disk(&self) -> BTreeMap<String, (String, Vec<u16>)> {
+    pub(super) fn on_disk(&self) -> Leases {
         self.facts().disk.clone()
     }
 

@@ -16,12 +16,17 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new(settings: &str) -> Self {
+        Self::listening("127.0.0.1", settings)
+    }
+
+    /// The same with its broker listening on `address`.
+    fn listening(address: &str, settings: &str) -> Self {
         let mut listen = 0;
         let mut host = Host::with_settings(
             |range| {
                 listen = range.split_once('-').unwrap().1.parse().unwrap();
                 format!(
-                    "server: {{ broker: {{ listen: \"127.0.0.1:{listen}\", port_pool: {{ range: \"{range}\" }} {settings} }} }}\n"
+                    "server: {{ broker: {{ listen: \"{address}:{listen}\", port_pool: {{ range: \"{range}\" }} {settings} }} }}\n"
                 )
             },
             6,
@@ -121,21 +126,9 @@ fn under_localhost_only_this_host_is_served() {
         eprintln!("this host has no address but those of loopback: not tested");
         return;
     };
-    let mut listen = 0;
-    let mut host = Host::with_settings(
-        |range| {
-            listen = range.split_once('-').unwrap().1.parse().unwrap();
-            format!(
-                "server: {{ broker: {{ listen: \"0.0.0.0:{listen}\", port_pool: {{ range: \"{range}\" }} }} }}\n"
-            )
-        },
-        6,
-    );
-    host.serve();
-    host.ok(&["start", "dev", "--runtime", "process", "--", "sleep", "100000"]);
-    let stage = Stage { host, listen };
+    let stage = Stage::listening("0.0.0.0", "");
     let ask = |address: IpAddr| {
-        let mut stream = TcpStream::connect((address, listen)).unwrap();
+        let mut stream = TcpStream::connect((address, stage.listen)).unwrap();
         write!(stream, "GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", stage.name("a")).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
