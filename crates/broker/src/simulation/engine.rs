@@ -23,7 +23,7 @@ pub(super) struct Engine(pub(super) Arc<World>);
 impl Engine {
     /// Asks for a change.
     async fn change(&self, effect: Effect) -> Result<Option<Created>, RuntimeError> {
-        let (fate, [before, taking, after]) = self.0.fate();
+        let (fate, [before, taking, after]) = self.0.fate(effect.kind());
         sleep(before).await;
         if fate == Fate::Refused || !self.0.is_up() {
             return Err(away());
@@ -44,7 +44,7 @@ impl Engine {
 
     /// Asks for what is there; the answer may be older than it is when it comes.
     async fn question<T>(&self, answer: impl FnOnce(&World) -> T) -> Result<T, RuntimeError> {
-        let (fate, [before, _, after]) = self.0.fate();
+        let (fate, [before, _, after]) = self.0.fate("question");
         sleep(before).await;
         let is_up = self.0.is_up();
         let answer = answer(&self.0);

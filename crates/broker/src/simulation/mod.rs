@@ -33,7 +33,7 @@ use crate::runtimes::Runtimes;
 use crate::serve::{enter, keep_up, take_up};
 
 use engine::Engine;
-use world::{Counts, World};
+use world::{Counts, Fate, World};
 
 /// The first port of the pool, or one that is a little higher: the settings change from one broker to the next.
 const LOWEST: u16 = 64_000;
@@ -78,6 +78,29 @@ fn a_seed_leads_to_the_same_history() {
     for seed in 1..=3 {
         assert_eq!(history(seed).0.counts(), history(seed).0.counts(), "{seed}");
     }
+}
+
+/// P3: what seems not to have started, for that answer was lost, may start after a stop.
+#[test]
+fn a_start_that_comes_about_after_a_stop_runs_with_no_freed_port() {
+    let (home, world) = (tempfile::tempdir().unwrap(), World::new(1));
+    world.calm_down();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        clock::simulated::set(1_000_000_000_000);
+        world.carry_over(Vec::new());
+        let core = begin(&world, home.path()).await;
+        world.foresee("start", Fate::Lost, RECOVERY);
+        world.foresee("remove", Fate::Refused, Duration::ZERO);
+        assert!(core.start(key("a"), start_request()).await.is_err());
+        assert_eq!(world.never_started(), 1, "it is there, and could not be removed");
+        core.stop(key("a"), None).await.unwrap();
+        assert_eq!(world.on_disk(), ledger::Leases::new());
+        world.hurry();
+        check_agreement(&core, &world).unwrap();
+    });
+    assert_eq!(world.broken(), None, "{}", world.trace(usize::MAX));
 }
 
 /// Some lives of brokers on one engine, one home.

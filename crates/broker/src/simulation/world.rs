@@ -24,6 +24,8 @@ struct Facts {
     dice: fastrand::Rng,
     /// Whether calls fail, and answers are lost.
     has_faults: bool,
+    /// What becomes of the next call of a kind, and how long it takes to come about, where that is not left to the dice.
+    foreseen: BTreeMap<&'static str, (Fate, Duration)>,
     is_up: bool,
     /// The leases of what is started.
     starts: broadcast::Sender<String>,
@@ -85,6 +87,18 @@ pub(super) enum Effect {
     Remove(String),
 }
 
+impl Effect {
+    /// Its kind, in a word.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create",
+            Self::Start(_) => "start",
+            Self::Stop(_) => "stop",
+            Self::Remove(_) => "remove",
+        }
+    }
+}
+
 /// What becomes of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fate {
@@ -100,6 +114,7 @@ impl World {
         let facts = Facts {
             dice: fastrand::Rng::with_seed(seed),
             has_faults: true,
+            foreseen: BTreeMap::new(),
             is_up: true,
             starts: broadcast::channel(64).0,
             containers: BTreeMap::new(),
@@ -135,10 +150,18 @@ impl World {
         self.facts().note(what);
     }
 
-    /// What becomes of the next call, and how long it takes: until it arrives, until it has come about, and until that is known.
-    pub(super) fn fate(&self) -> (Fate, [Duration; 3]) {
+    /// Has the next call of a kind, such as `start`, be lost or refused; it comes about after that time, if at all.
+    pub(super) fn foresee(&self, kind: &'static str, fate: Fate, taking: Duration) {
+        self.facts().foreseen.insert(kind, (fate, taking));
+    }
+
+    /// What becomes of the next call of a kind, and how long it takes: until it arrives, until it has come about, and until that is known.
+    pub(super) fn fate(&self, kind: &str) -> (Fate, [Duration; 3]) {
         let mut facts = self.facts();
         facts.counts.calls += 1;
+        if let Some((fate, taking)) = facts.foreseen.remove(kind) {
+            return (fate, [Duration::ZERO, taking, Duration::ZERO]);
+        }
         let fate = match facts.dice.u8(..100) {
             0..3 if facts.has_faults => Fate::Refused,
             3..6 if facts.has_faults => Fate::Lost,
@@ -188,6 +211,16 @@ impl World {
         };
         self.changes.notify_waiters();
         made
+    }
+
+    /// What was taken in hand comes about now.
+    pub(super) fn hurry(&self) {
+        let mut facts = self.facts();
+        for (_, effect) in std::mem::take(&mut facts.pending) {
+            drop(facts.make(effect));
+        }
+        drop(facts);
+        self.changes.notify_waiters();
     }
 
     /// The broker has died. Of what was under way some comes about now, some never, and the rest later: its numbers.
