@@ -1,17 +1,20 @@
 //! The address on which browsers, and clients with the token, reach the broker: binding it, and taking connections on it, in plain
 //! or over TLS.
 //!
+//! Connections are dealt out in turn to those who serve them, each a thread of its own: left to themselves, the first of them to wake
+//! takes all that come at once.
+//!
 //! A TLS handshake takes as long as its client likes, so each is made beside the others, and what does not come to its end in time is
 //! cut. What speaks HTTP/2 says so in the handshake (ALPN, RFC 7301); without TLS it begins with the words for that.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
 use settings::Listen;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -20,9 +23,11 @@ use tokio_util::either::Either;
 
 /// The port of the API where the settings name none and it is free.
 const USUAL_PORT: u16 = 9800;
-/// How long a client may take for its handshake, and how many may be in the middle of one.
+/// How long a client may take for its handshake, and how many of one share may be in the middle of one.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const HANDSHAKES: usize = 512;
+/// How many connections may wait for the thread that is to serve them.
+const WAITING: usize = 64;
 /// How long no connections are taken when the system has nothing left to take them with.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -74,6 +79,16 @@ pub(crate) struct Listener {
     tcp: TcpListener,
     address: Address,
     tls: Option<TlsAcceptor>,
+}
+
+/// A connection that no runtime has to do with yet.
+type Taken = (std::net::TcpStream, SocketAddr);
+
+/// A share of the connections, for whoever serves them.
+pub(crate) struct Share {
+    dealt: Receiver<Taken>,
+    address: Address,
+    tls: Option<TlsAcceptor>,
     handshakes: JoinSet<Option<(TlsStream<TcpStream>, SocketAddr)>>,
 }
 
@@ -104,15 +119,61 @@ impl Listener {
             },
         };
         let address = Address { socket, is_tls: tls.is_some() };
-        Ok(Some(Self { tcp, address, tls, handshakes: JoinSet::new() }))
+        Ok(Some(Self { tcp, address, tls }))
     }
 
     pub(crate) fn address(&self) -> &Address {
         &self.address
     }
+
+    /// As many shares as `count`, and what deals the connections out to them for as long as there are any.
+    pub(crate) fn shared(self, count: usize) -> (Vec<Share>, impl Future<Output = ()>) {
+        let (senders, shares) = (0..count)
+            .map(|_| {
+                let (sender, dealt) = channel(WAITING);
+                let (address, tls) = (self.address.clone(), self.tls.clone());
+                (sender, Share { dealt, address, tls, handshakes: JoinSet::new() })
+            })
+            .unzip();
+        (shares, deal(self.tcp, senders))
+    }
 }
 
-impl axum::serve::Listener for Listener {
+async fn deal(tcp: TcpListener, mut shares: VecDeque<Sender<Taken>>) {
+    loop {
+        let taken = match tcp.accept().await {
+            // What is small is not to wait for more; that it cannot be had only costs time.
+            Ok((stream, peer)) => {
+                drop(stream.set_nodelay(true));
+                stream.into_std().map(|stream| (stream, peer))
+            }
+            Err(error) => Err(error),
+        };
+        let mut taken = match taken {
+            Ok(taken) => taken,
+            Err(error) => {
+                // accept(2): those of one connection pass, the others need time.
+                tracing::debug!(%error, "a connection was not taken");
+                if error.kind() != io::ErrorKind::ConnectionAborted
+                    && error.kind() != io::ErrorKind::ConnectionReset
+                {
+                    sleep(PAUSE).await;
+                }
+                continue;
+            }
+        };
+        loop {
+            let Some(share) = shares.pop_front() else { return };
+            match share.send(taken).await {
+                Ok(()) => break shares.push_back(share),
+                // Nobody serves this one any more.
+                Err(refused) => taken = refused.0,
+            }
+        }
+    }
+}
+
+impl axum::serve::Listener for Share {
     type Io = Either<TcpStream, TlsStream<TcpStream>>;
     type Addr = SocketAddr;
 
@@ -125,20 +186,14 @@ impl axum::serve::Listener for Listener {
                         return (Either::Right(stream), peer);
                     }
                 }
-                accepted = self.tcp.accept(), if self.handshakes.len() < HANDSHAKES => {
-                    let (stream, peer) = match accepted {
-                        Ok(accepted) => accepted,
+                Some((stream, peer)) = self.dealt.recv(), if self.handshakes.len() < HANDSHAKES => {
+                    let stream = match TcpStream::from_std(stream) {
+                        Ok(stream) => stream,
                         Err(error) => {
-                            // accept(2): those of one connection pass, the others need time.
-                            tracing::debug!(%error, "a connection was not taken");
-                            if error.kind() != io::ErrorKind::ConnectionAborted && error.kind() != io::ErrorKind::ConnectionReset {
-                                sleep(PAUSE).await;
-                            }
+                            tracing::debug!(%error, "a connection was lost");
                             continue;
                         }
                     };
-                    // What is small is not to wait for more; that it cannot be had only costs time.
-                    drop(stream.set_nodelay(true));
                     let Some(tls) = &self.tls else { return (Either::Left(stream), peer) };
                     let handshake = tls.accept(stream);
                     self.handshakes.spawn(async move {
@@ -146,22 +201,14 @@ impl axum::serve::Listener for Listener {
                         Some((stream, peer))
                     });
                 }
+                // No more are dealt, and the broker is about to end.
+                else => std::future::pending().await,
             }
         }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.address.socket)
-    }
-}
-
-/// From where a request comes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
-
-impl Connected<IncomingStream<'_, Listener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        Self(*stream.remote_addr())
     }
 }
 

@@ -1,6 +1,6 @@
-//! How fast a preview is, beside nginx with one worker as the proxy of the same server: many small answers over kept connections
-//! (`wrk`), and the download of 1 GiB. Both are asked in turn, and the medians of the ratios are printed. The machine's speed cancels out in
-//! each pair.
+//! How fast a preview is, beside nginx with one worker as the proxy of the same server, which tells that as much of who asked: small
+//! answers over 32 kept connections, all of which ask as fast as they are answered, and over one (`wrk`); and the download of 1 GiB. Both are
+//! asked in turn, and the medians of the ratios are printed. The machine's speed cancels out in each pair.
 //!
 //! `cargo bench -p cli --bench preview`; `PAIRS=3` for fewer. Needs `nginx`, `wrk` and `curl`.
 
@@ -54,7 +54,8 @@ fn main() {
         &format!(
             "upstream agent {{ server 127.0.0.1:{SERVER}; keepalive 64; }}
             server {{ listen 127.0.0.1:{NGINX}; location / {{ proxy_pass http://agent; proxy_http_version 1.1;
-            proxy_set_header Connection ''; proxy_set_header Host $host; proxy_max_temp_file_size 0; }} }}"
+            proxy_set_header Connection ''; proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header X-Forwarded-Host $host; proxy_set_header X-Forwarded-Proto $scheme; proxy_max_temp_file_size 0; }} }}"
         ),
     );
     let berthold = |arguments: &[&str]| {
@@ -75,7 +76,9 @@ fn main() {
     std::thread::sleep(Duration::from_millis(500));
 
     let host = format!("a.bench.localhost:{BROKER}");
-    let (mut requests, mut median, mut p99, mut download) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut ratios: [(&str, Vec<f64>); 5] =
+        ["small answers", "median latency", "99th percentile", "latency of one at a time", "1 GiB"]
+            .map(|what| (what, Vec::new()));
     for pair in 0..pairs {
         let mut sides = [(NGINX, None), (BROKER, None)];
         // Whoever comes first finds the machine in another state than who comes second.
@@ -83,32 +86,40 @@ fn main() {
             sides.reverse();
         }
         for (port, found) in &mut sides {
-            *found = Some((load(*port, &host), fetch(*port, &host)));
+            *found = Some((load(*port, &host, 32), load(*port, &host, 1), fetch(*port, &host)));
         }
         if pair % 2 == 1 {
             sides.reverse();
         }
-        let [(_, Some((nginx, nginx_fetch))), (_, Some((broker, broker_fetch)))] = sides else { return };
+        let [(_, Some((nginx, nginx_one, nginx_fetch))), (_, Some((broker, broker_one, broker_fetch)))] =
+            sides
+        else {
+            return;
+        };
         println!(
-            "small answers: nginx {:.0}/s, preview {:.0}/s; 1 GiB: nginx {:.2} s, preview {:.2} s",
+            "small answers: nginx {:.0}/s, preview {:.0}/s; one at a time: nginx {:?}, preview {:?}; 1 GiB: nginx {:.2} s, preview {:.2} s",
             nginx.requests,
             broker.requests,
+            nginx_one.median,
+            broker_one.median,
             nginx_fetch.as_secs_f64(),
             broker_fetch.as_secs_f64()
         );
-        requests.push(broker.requests / nginx.requests);
-        median.push(nginx.median.as_secs_f64() / broker.median.as_secs_f64());
-        p99.push(nginx.p99.as_secs_f64() / broker.p99.as_secs_f64());
-        download.push(nginx_fetch.as_secs_f64() / broker_fetch.as_secs_f64());
+        let shorter = |nginx: Duration, broker: Duration| nginx.as_secs_f64() / broker.as_secs_f64();
+        let found = [
+            broker.requests / nginx.requests,
+            shorter(nginx.median, broker.median),
+            shorter(nginx.p99, broker.p99),
+            shorter(nginx_one.median, broker_one.median),
+            shorter(nginx_fetch, broker_fetch),
+        ];
+        for ((_, ratios), found) in ratios.iter_mut().zip(found) {
+            ratios.push(found);
+        }
     }
     drop(berthold(&["delete", "--all", "--timeout", "0s"]).status());
     println!("preview beside nginx, more than 1 is faster, medians of {pairs} pairs:");
-    for (what, mut ratios) in [
-        ("small answers", requests),
-        ("median latency", median),
-        ("99th percentile", p99),
-        ("1 GiB", download),
-    ] {
+    for (what, mut ratios) in ratios {
         ratios.sort_by(f64::total_cmp);
         let text = ratios.iter().fold(String::new(), |mut text, ratio| {
             let _ = write!(text, " {ratio:.2}");
@@ -133,10 +144,10 @@ fn nginx_settings(home: &Path, name: &str, http: &str) -> String {
     path.display().to_string()
 }
 
-/// Small answers over 32 connections that are kept.
-fn load(port: u16, host: &str) -> Load {
+/// Small answers over connections that are kept.
+fn load(port: u16, host: &str, connections: u8) -> Load {
     let output = Command::new("wrk")
-        .args(["-t1", "-c32", "-d4s", "--latency", "-H", &format!("Host: {host}")])
+        .args(["-t1", "-d4s", "--latency", "-H", &format!("Host: {host}"), &format!("-c{connections}")])
         .arg(format!("http://127.0.0.1:{port}/small"))
         .output()
         .expect("wrk was there a moment ago");

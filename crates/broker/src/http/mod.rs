@@ -21,9 +21,9 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
-use axum::extract::Request;
 use axum::routing::{get, post};
-use axum::{Extension, Router, ServiceExt, middleware};
+use axum::{Extension, Router, middleware};
+use futures_util::future::join_all;
 use tokio::net::UnixListener;
 use tokio::runtime;
 use tokio::sync::oneshot;
@@ -32,7 +32,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::core::Core;
-use crate::listen::{Listener, Peer};
+use crate::listen::Listener;
 use crate::preview::{Front, Previews};
 use sessions::Sessions;
 
@@ -97,23 +97,32 @@ pub(crate) async fn serve(core: Arc<Core>, socket: UnixListener, listener: Optio
         .with_state(Arc::clone(&core))
         .layer(middleware::from_fn_with_state(Arc::new(guard), auth::require))
         .layer(middleware::from_fn(page::harden));
-    let front = Front::new(Previews::new(Arc::clone(&core)), guarded);
-    let front = ServiceExt::<Request>::into_make_service_with_connect_info::<Peer>(front);
-    let on_socket = axum::serve(socket, open).with_graceful_shutdown(core.shutdown.clone().cancelled_owned());
+    let ended = || core.shutdown.clone().cancelled_owned();
     let on_listen = async {
-        match listener {
-            Some(listener) => {
-                let ended = core.shutdown.clone().cancelled_owned();
-                let serving = async move { axum::serve(listener, front).with_graceful_shutdown(ended).await };
-                on_its_own_thread(serving).await
-            }
-            None => Ok(()),
-        }
+        let Some(listener) = listener else { return };
+        let (shares, dealing) = listener.shared(threads());
+        let serving = shares.into_iter().map(|share| {
+            // With connections to agents of its own: one thread does not wake another.
+            let front = Front::new(Previews::new(Arc::clone(&core)), guarded.clone());
+            let ended = ended();
+            let serving = async move { axum::serve(share, front).with_graceful_shutdown(ended).await };
+            async { tell(on_its_own_thread(serving).await) }
+        });
+        tokio::join!(core.shutdown.run_until_cancelled(dealing), join_all(serving));
     };
-    let (socket_result, listen_result) = tokio::join!(on_socket, on_listen);
-    for error in [socket_result, listen_result].into_iter().filter_map(Result::err) {
+    let on_socket = async { tell(axum::serve(socket, open).with_graceful_shutdown(ended()).await) };
+    tokio::join!(on_socket, on_listen);
+}
+
+fn tell(served: io::Result<()>) {
+    if let Err(error) = served {
         tracing::error!(%error, "a server of the API has ended");
     }
+}
+
+/// How many threads serve browsers: half as many as the host has processors, which agents need too, and four at the most.
+fn threads() -> usize {
+    thread::available_parallelism().map_or(1, |count| (count.get() / 2).clamp(1, 4))
 }
 
 /// Runs what serves browsers on one thread that does nothing else. Where a runtime's threads wake each other for each request that is

@@ -21,11 +21,11 @@ pub(crate) struct Address {
 /// What the header `Host` means, if it is below `localhost`; none if it is another name. The error says what is wrong with it.
 pub(crate) fn of(host: &str) -> Option<Result<Address, String>> {
     let host = host::name(host).to_ascii_lowercase();
-    let words: Vec<&str> = host.strip_suffix(SUFFIX)?.split('.').collect();
-    let (label, name, project) = match words[..] {
-        [name] => (None, name, DEFAULT_PROJECT),
-        [label, name] => (Some(label), name, DEFAULT_PROJECT),
-        [label, name, project] => (Some(label), name, project),
+    let mut words = host.strip_suffix(SUFFIX)?.split('.');
+    let (label, name, project) = match [words.next(), words.next(), words.next(), words.next()] {
+        [Some(name), None, ..] => (None, name, DEFAULT_PROJECT),
+        [Some(label), Some(name), None, _] => (Some(label), name, DEFAULT_PROJECT),
+        [Some(label), Some(name), Some(project), None] => (Some(label), name, project),
         _ => return Some(Err(format!("`{host}` is not of the form LABEL.NAME.PROJECT{SUFFIX}"))),
     };
     Some(address(label, name, project))

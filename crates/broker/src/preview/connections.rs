@@ -5,8 +5,9 @@
 //! something else, are not for these: their two directions must go on independently of each other.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -68,27 +69,11 @@ impl Link {
     async fn connect(to: SocketAddr) -> Result<Self, Trouble> {
         let stream = timeout(CONNECTING, TcpStream::connect(to)).await.map_err(|_| Trouble::Silent)??;
         stream.set_nodelay(true)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // Requests here are a head alone, for which one buffer is enough.
+        let (sender, connection) =
+            http1::Builder::new().writev(false).handshake(TokioIo::new(stream)).await?;
         Ok(Self { sender, driver: Driver { connection: Box::pin(connection), is_over: false } })
     }
-
-    /// Sends a request, and waits for the head of its answer.
-    async fn send(&mut self, request: Asked) -> Result<Response<Incoming>, Refused> {
-        let mut answer = std::pin::pin!(self.sender.try_send_request(request));
-        std::future::poll_fn(|context| {
-            self.driver.drive(context);
-            answer.as_mut().poll(context)
-        })
-        .await
-        .map_err(|mut refused| Refused { unsent: refused.take_message(), why: refused.into_error() })
-    }
-}
-
-/// A request that has no answer.
-struct Refused {
-    /// The request, if nothing of it was sent.
-    unsent: Option<Asked>,
-    why: hyper::Error,
 }
 
 /// Why there is no answer.
@@ -103,52 +88,57 @@ pub(super) enum Trouble {
 }
 
 impl Connections {
-    /// Asks the server at `to`, over a connection that is there or a new one.
-    pub(super) async fn ask(
+    /// Asks the server at `to`, over a connection that is there or a new one. (As a function that makes the future, and with what is
+    /// rare in a box: an `async fn` keeps its arguments twice, and what is made for each request is to be small.)
+    pub(super) fn ask(
         self: &Arc<Self>,
         to: SocketAddr,
         mut request: Asked,
-    ) -> Result<Response<Answer>, Trouble> {
-        loop {
-            let kept = self.take(to).await;
-            let is_kept = kept.is_some();
-            let mut link = match kept {
-                Some(link) => link,
-                None => Link::connect(to).await?,
-            };
-            match link.send(request).await {
-                Ok(response) => return Ok(self.following(response, link, to).await),
-                // The server has closed a connection that nobody used.
-                Err(Refused { unsent: Some(unsent), .. }) if is_kept => request = unsent,
-                Err(Refused { why, .. }) => return Err(why.into()),
+    ) -> impl Future<Output = Result<Response<Answer>, Trouble>> + use<> {
+        let home = Arc::clone(self);
+        async move {
+            loop {
+                let kept = home.take(to).await;
+                let is_kept = kept.is_some();
+                let mut link = match kept {
+                    Some(link) => link,
+                    None => Box::pin(Link::connect(to)).await?,
+                };
+                let answered = {
+                    let mut answer = pin!(link.sender.try_send_request(request));
+                    poll_fn(|context| {
+                        link.driver.drive(context);
+                        answer.as_mut().poll(context)
+                    })
+                    .await
+                };
+                match answered {
+                    Ok(response) => {
+                        let mut response = response.map(|body| Answer { body, link: Some(link), home, to });
+                        if response.body().is_end_stream() {
+                            poll_fn(|context| {
+                                response.body_mut().bring_back(context);
+                                Poll::Ready(())
+                            })
+                            .await;
+                        }
+                        return Ok(response);
+                    }
+                    Err(mut refused) => match refused.take_message() {
+                        // The server has closed a connection that nobody used; nothing of the request was sent.
+                        Some(unsent) if is_kept => request = unsent,
+                        _ => return Err(refused.into_error().into()),
+                    },
+                }
             }
         }
-    }
-
-    /// The answer, whose body brings the connection back once it has been read.
-    async fn following(
-        self: &Arc<Self>,
-        response: Response<Incoming>,
-        link: Link,
-        to: SocketAddr,
-    ) -> Response<Answer> {
-        let home = Arc::clone(self);
-        let mut response = response.map(|body| Answer { body, link: Some(link), home, to });
-        if response.body().body.is_end_stream() {
-            std::future::poll_fn(|context| {
-                response.body_mut().bring_back(context);
-                Poll::Ready(())
-            })
-            .await;
-        }
-        response
     }
 
     /// One that is open, as far as can be known.
     async fn take(&self, to: SocketAddr) -> Option<Link> {
         loop {
             let (mut link, used) = self.idle().links.get_mut(&to)?.pop_back()?;
-            std::future::poll_fn(|context| {
+            poll_fn(|context| {
                 link.driver.drive(context);
                 Poll::Ready(())
             })

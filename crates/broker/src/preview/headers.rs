@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::{
     CONNECTION, COOKIE, HOST, HeaderName, HeaderValue, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
@@ -11,27 +12,35 @@ use axum::http::header::{
 /// How the cookies of the page's sessions begin, which reach no agent.
 pub(crate) const SESSION: &str = "berthold-session-";
 /// Which brokers a request has come through, by their ids.
-const PASSAGE: &str = "berthold-preview";
+const PASSAGE: HeaderName = HeaderName::from_static("berthold-preview");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// What concerns one connection alone even if `Connection` does not name it.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
 
 /// Removes what concerns one connection alone (RFC 9110, section 7.6.1). An upgrade, which it all is about, is kept.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, keeps_upgrade: bool) {
-    let named: Vec<HeaderName> = headers
+    let named = headers
         .get_all(CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
+        .filter_map(|name| name.trim().parse::<HeaderName>().ok());
+    let always = headers.keys().filter(|name| HOP_BY_HOP.contains(name)).cloned();
+    let gone: Vec<HeaderName> = named.chain(always).collect();
     let upgrade = headers.get(UPGRADE).cloned().filter(|_| keeps_upgrade);
-    for name in named {
-        headers.remove(name);
-    }
-    let always =
-        [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION];
-    for name in always {
-        headers.remove(name);
-    }
-    for name in ["keep-alive", "proxy-connection"] {
+    for name in gone {
         headers.remove(name);
     }
     if let Some(upgrade) = upgrade {
@@ -42,13 +51,14 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, keeps_upgrade: bool) {
 
 /// Takes the page's session out of the cookies. HTTP/2 sends several headers where HTTP/1 wants one (RFC 9113, section 8.2.3).
 pub(super) fn strip_session(headers: &mut HeaderMap) {
-    let pairs = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-    let kept: Vec<&str> = pairs
-        .flat_map(|value| value.split(';'))
-        .map(str::trim)
-        .filter(|pair| !pair.starts_with(SESSION))
-        .collect();
-    let kept = HeaderValue::from_str(&kept.join("; "));
+    if !headers.contains_key(COOKIE) {
+        return;
+    }
+    let pairs =
+        headers.get_all(COOKIE).into_iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+    let kept: Vec<&[u8]> =
+        pairs.map(<[u8]>::trim_ascii).filter(|pair| !pair.starts_with(SESSION.as_bytes())).collect();
+    let kept = HeaderValue::from_bytes(&kept.join(&b"; "[..]));
     headers.remove(COOKIE);
     if let Ok(kept) = kept
         && !kept.is_empty()
@@ -57,41 +67,43 @@ pub(super) fn strip_session(headers: &mut HeaderMap) {
     }
 }
 
+/// The host that the request was sent to, with its port: of HTTP/2 it is in the URI.
+pub(super) fn host(request: &Request) -> HeaderValue {
+    let named = request.uri().authority().and_then(|named| HeaderValue::from_str(named.as_str()).ok());
+    named.or_else(|| request.headers().get(HOST).cloned()).unwrap_or_else(|| HeaderValue::from_static(""))
+}
+
+/// The name under which servers know this host.
+pub(super) fn localhost(port: u16) -> HeaderValue {
+    HeaderValue::from_str(&format!("localhost:{port}"))
+        .unwrap_or_else(|_| HeaderValue::from_static("localhost"))
+}
+
 /// Says for whom, and under which name, the request came. What a proxy on this host has said before stays;
 /// from elsewhere anyone could have said it.
-pub(super) fn add_forwarded(headers: &mut HeaderMap, peer: IpAddr, host: &str, proto: &str) {
+pub(super) fn add_forwarded(headers: &mut HeaderMap, peer: IpAddr, host: &HeaderValue, proto: &'static str) {
     let is_trusted = peer.is_loopback();
-    let before = headers.get("x-forwarded-for").filter(|_| is_trusted).and_then(|value| value.to_str().ok());
+    let before = headers.get(FORWARDED_FOR).filter(|_| is_trusted).and_then(|value| value.to_str().ok());
     let path = before.map_or_else(|| peer.to_string(), |before| format!("{before}, {peer}"));
-    for (name, value, replaces) in [
-        ("x-forwarded-for", path.as_str(), true),
-        ("x-forwarded-host", host, !is_trusted),
-        ("x-forwarded-proto", proto, !is_trusted),
-    ] {
-        if let Ok(value) = HeaderValue::from_str(value)
-            && (replaces || !headers.contains_key(name))
-        {
-            headers.insert(HeaderName::from_static(name), value);
+    if let Ok(path) = HeaderValue::try_from(path) {
+        headers.insert(FORWARDED_FOR, path);
+    }
+    for (name, value) in [(FORWARDED_HOST, host.clone()), (FORWARDED_PROTO, HeaderValue::from_static(proto))]
+    {
+        if !(is_trusted && headers.contains_key(&name)) {
+            headers.insert(name, value);
         }
     }
 }
 
-pub(super) fn set_host(headers: &mut HeaderMap, host: &str) {
-    if let Ok(host) = HeaderValue::from_str(host) {
-        headers.insert(HOST, host);
-    }
-}
-
-/// Notes that the request has come through this broker.
-pub(super) fn mark_passage(headers: &mut HeaderMap, broker: &str) {
-    if let Ok(broker) = HeaderValue::from_str(broker) {
-        headers.append(PASSAGE, broker);
-    }
+/// Notes that the request has come through the broker of this `mark`.
+pub(super) fn mark_passage(headers: &mut HeaderMap, mark: HeaderValue) {
+    headers.append(PASSAGE, mark);
 }
 
 /// Whether it has come through this broker before. Another broker's previews may well lead here.
-pub(super) fn has_passed(headers: &HeaderMap, broker: &str) -> bool {
-    headers.get_all(PASSAGE).iter().any(|value| value.as_bytes() == broker.as_bytes())
+pub(super) fn has_passed(headers: &HeaderMap, mark: &HeaderValue) -> bool {
+    headers.get_all(PASSAGE).iter().any(|value| value == mark)
 }
 
 /// Asks for a WebSocket as HTTP/1.1 does (RFC 6455, section 4.1). The key only shows that both sides speak the protocol, which HTTP/2
@@ -108,11 +120,12 @@ pub(super) fn strip_websocket_key(headers: &mut HeaderMap) {
 }
 
 /// A server that was asked as `sent_host` leads to that: its redirections lead back to the preview, which is at `proto://host`.
-pub(super) fn lead_back(headers: &mut HeaderMap, sent_host: &str, proto: &str, host: &str) {
-    let led = headers.get(LOCATION).and_then(|value| value.to_str().ok()).and_then(|location| {
-        let rest = location.strip_prefix("http://")?.strip_prefix(sent_host)?;
+pub(super) fn lead_back(headers: &mut HeaderMap, sent_host: &HeaderValue, proto: &str, host: &HeaderValue) {
+    let led = headers.get(LOCATION).and_then(|value| {
+        let rest = value.to_str().ok()?.strip_prefix("http://")?.strip_prefix(sent_host.to_str().ok()?)?;
         let is_whole = rest.is_empty() || rest.starts_with(['/', '?', '#']);
-        HeaderValue::from_str(&format!("{proto}://{host}{rest}")).ok().filter(|_| is_whole)
+        let led = HeaderValue::try_from(format!("{proto}://{}{rest}", host.to_str().ok()?));
+        led.ok().filter(|_| is_whole)
     });
     if let Some(led) = led {
         headers.insert(LOCATION, led);
@@ -121,16 +134,20 @@ pub(super) fn lead_back(headers: &mut HeaderMap, sent_host: &str, proto: &str, h
 
 /// Cookies of an agent are for its own host name: one for a `Domain` could reach others.
 pub(super) fn confine_cookies(headers: &mut HeaderMap) {
+    if !headers.contains_key(SET_COOKIE) {
+        return;
+    }
     let confined: Vec<HeaderValue> = headers
         .get_all(SET_COOKIE)
         .into_iter()
         .filter_map(|value| {
-            let parts = value.to_str().ok()?.split(';');
-            let is_domain = |part: &str| {
-                part.split('=').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("domain"))
+            let parts = value.as_bytes().split(|byte| *byte == b';');
+            let is_domain = |part: &[u8]| {
+                let name = part.split(|byte| *byte == b'=').next().unwrap_or_default();
+                name.trim_ascii().eq_ignore_ascii_case(b"domain")
             };
-            let kept: Vec<&str> = parts.filter(|part| !is_domain(part)).collect();
-            HeaderValue::from_str(&kept.join(";")).ok()
+            let kept: Vec<&[u8]> = parts.filter(|part| !is_domain(part)).collect();
+            HeaderValue::from_bytes(&kept.join(&b";"[..])).ok()
         })
         .collect();
     headers.remove(SET_COOKIE);
@@ -166,6 +183,10 @@ mod tests {
         let mut headers = map(&[("cookie", "berthold-session-01ab=secret")]);
         strip_session(&mut headers);
         assert!(headers.is_empty());
+        let raw = HeaderValue::from_bytes(b"berthold-session-01ab=secret; name=J\xc3\xb8rgen").unwrap();
+        headers.insert(COOKIE, raw);
+        strip_session(&mut headers);
+        assert_eq!(headers[COOKIE].as_bytes(), b"name=J\xc3\xb8rgen");
         let mut headers = map(&[("set-cookie", "a=1; Domain=localhost; Path=/")]);
         confine_cookies(&mut headers);
         assert_eq!(headers, map(&[("set-cookie", "a=1; Path=/")]));
@@ -175,7 +196,8 @@ mod tests {
     fn a_redirection_leads_back_to_the_preview() {
         let check = |location: &str| {
             let mut headers = map(&[("location", location)]);
-            lead_back(&mut headers, "localhost:8000", "https", "a-dev.example.com");
+            let host = HeaderValue::from_static("a-dev.example.com");
+            lead_back(&mut headers, &localhost(8000), "https", &host);
             headers["location"].to_str().unwrap().to_owned()
         };
         assert_eq!(check("http://localhost:8000/x?y"), "https://a-dev.example.com/x?y");
@@ -188,17 +210,17 @@ mod tests {
     #[test]
     fn a_request_passes_a_broker_once() {
         let mut headers = HeaderMap::new();
-        mark_passage(&mut headers, "01AB");
-        mark_passage(&mut headers, "01CD");
-        assert!(
-            has_passed(&headers, "01AB") && has_passed(&headers, "01CD") && !has_passed(&headers, "01EF")
-        );
+        let [one, other, third] = ["01AB", "01CD", "01EF"].map(HeaderValue::from_static);
+        mark_passage(&mut headers, one.clone());
+        mark_passage(&mut headers, other.clone());
+        assert!(has_passed(&headers, &one) && has_passed(&headers, &other) && !has_passed(&headers, &third));
     }
 
     #[test]
     fn the_peer_is_added_and_the_first_name_stays() {
         let mut headers = map(&[("x-forwarded-for", "192.0.2.1"), ("x-forwarded-proto", "https")]);
-        add_forwarded(&mut headers, [127, 0, 0, 1].into(), "a.dev.localhost:9800", "http");
+        let host = HeaderValue::from_static("a.dev.localhost:9800");
+        add_forwarded(&mut headers, [127, 0, 0, 1].into(), &host, "http");
         let value = |name: &str| headers[name].to_str().unwrap();
         assert_eq!(value("x-forwarded-for"), "192.0.2.1, 127.0.0.1");
         assert_eq!(
@@ -206,7 +228,8 @@ mod tests {
             ("https", "a.dev.localhost:9800")
         );
         let mut headers = map(&[("x-forwarded-for", "192.0.2.1"), ("x-forwarded-host", "evil.example")]);
-        add_forwarded(&mut headers, [198, 51, 100, 7].into(), "a-dev.example.com", "https");
+        let host = HeaderValue::from_static("a-dev.example.com");
+        add_forwarded(&mut headers, [198, 51, 100, 7].into(), &host, "https");
         let value = |name: &str| headers[name].to_str().unwrap();
         assert_eq!(value("x-forwarded-for"), "198.51.100.7");
         assert_eq!(value("x-forwarded-host"), "a-dev.example.com");

@@ -11,27 +11,29 @@
 
 pub(crate) mod address;
 mod connections;
+mod front;
 mod headers;
 mod notice;
 
+pub(crate) use self::front::Front;
 pub(crate) use self::headers::SESSION as SESSION_COOKIE;
 
-use std::convert::Infallible;
+use std::future::ready;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
+use axum::BoxError;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request};
-use axum::http::header::UPGRADE;
+use axum::extract::Request;
+use axum::http::header::{HOST, HeaderValue, UPGRADE};
 use axum::http::{Method, StatusCode, Uri, Version};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http_body_util::Empty;
-use hyper::body::Body as _;
+use hyper::body::Body as HttpBody;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::client::legacy::Client;
@@ -40,9 +42,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pool::AgentKey;
 use settings::PreviewHost;
 use tokio::io::copy_bidirectional;
-use tokio::runtime::Handle;
-use tokio_util::task::AbortOnDropHandle;
-use tower_service::Service;
 
 use self::address::Address;
 use self::connections::Connections;
@@ -50,7 +49,6 @@ use self::notice::Notice;
 use crate::answer::reached_at;
 use crate::core::Core;
 use crate::host;
-use crate::listen::Peer;
 use crate::model::Stage;
 
 /// How long an agent's server may take to accept a connection.
@@ -61,6 +59,8 @@ const IDLE: Duration = Duration::from_secs(4);
 /// Passes requests on to agents.
 pub(crate) struct Previews {
     core: Arc<Core>,
+    /// The broker's id, as it stands in requests that have come through it.
+    mark: Option<HeaderValue>,
     connections: Arc<Connections>,
     /// For requests that [`Connections`] are not for.
     client: Client<HttpConnector, Body>,
@@ -75,7 +75,8 @@ impl Previews {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .build(connector);
-        Self { core, connections: Arc::default(), client }
+        let mark = HeaderValue::from_str(&core.id).ok();
+        Self { core, mark, connections: Arc::default(), client }
     }
 
     /// What is meant by a host name; none if it is no preview's.
@@ -141,71 +142,86 @@ impl Previews {
     }
 
     /// Answers what is meant for an agent.
-    async fn answer(&self, request: Request, asked: Result<Asked, Notice>) -> Response {
-        let peer = request.extensions().get::<ConnectInfo<Peer>>();
-        let Some(peer) = peer.map(|ConnectInfo(Peer(peer))| peer.ip().to_canonical()) else {
-            return StatusCode::FORBIDDEN.into_response();
+    fn answer(
+        self: &Arc<Self>,
+        mut request: Request,
+        asked: Result<Asked, Notice>,
+        peer: IpAddr,
+    ) -> BoxFuture<'static, Response> {
+        let passage = match self.prepare(&mut request, asked, peer) {
+            Ok(passage) => passage,
+            Err(response) => return ready(*response).boxed(),
         };
-        if !(peer.is_loopback() || asked.as_ref().is_ok_and(|asked| asked.public.is_some())) {
-            let said = "previews under localhost are for the broker's own host\n";
-            return (StatusCode::FORBIDDEN, said).into_response();
+        if passage.upgrade.is_none() && request.body().is_end_stream() {
+            let (mut parts, _) = request.into_parts();
+            // To a server itself goes the path alone (RFC 9112, section 3.2.1).
+            parts.uri = parts.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
+            let asking = self.connections.ask(passage.to, Request::from_parts(parts, Empty::new()));
+            return asking.map(|answered| passage.end(answered.map_err(|error| error.to_string()))).boxed();
         }
-        let wants_html = notice::wants_html(request.headers());
-        if headers::has_passed(request.headers(), &self.core.id) {
-            let hint = "an agent's server has passed the request on to its own preview".to_owned();
-            let said = "this request goes round in circles".to_owned();
-            let notice = Notice { status: StatusCode::LOOP_DETECTED, said, hint, passes: false };
-            return notice.answer(wants_html);
-        }
-        match asked.and_then(|asked| self.find(&asked.address).map(|to| (asked, to))) {
-            Ok((asked, to)) => self.pass_on(request, &asked, to, peer).await,
-            Err(notice) => notice.answer(wants_html),
-        }
+        let previews = Arc::clone(self);
+        async move { previews.ask_with_body(passage, request).await }.boxed()
     }
 
-    async fn pass_on(&self, mut request: Request, asked: &Asked, to: SocketAddr, peer: IpAddr) -> Response {
-        let Asked { address, public } = asked;
+    /// Makes the request what the agent's server is to get, or an answer if it is to get none.
+    fn prepare(
+        &self,
+        request: &mut Request,
+        asked: Result<Asked, Notice>,
+        peer: IpAddr,
+    ) -> Result<Box<Passage>, Box<Response>> {
+        if !(peer.is_loopback() || asked.as_ref().is_ok_and(|asked| asked.public.is_some())) {
+            let said = "previews under localhost are for the broker's own host\n";
+            return Err(Box::new((StatusCode::FORBIDDEN, said).into_response()));
+        }
         let wants_html = notice::wants_html(request.headers());
-        let host = host::named(&request).unwrap_or_default().to_owned();
+        let instead = |notice: Notice| Box::new(notice.answer(wants_html));
+        if self.mark.as_ref().is_some_and(|mark| headers::has_passed(request.headers(), mark)) {
+            let hint = "an agent's server has passed the request on to its own preview".to_owned();
+            let said = "this request goes round in circles".to_owned();
+            return Err(instead(Notice { status: StatusCode::LOOP_DETECTED, said, hint, passes: false }));
+        }
+        let Asked { address, public } = asked.map_err(instead)?;
+        let to = self.find(&address).map_err(instead)?;
+        let host = headers::host(request);
         let own_scheme = || self.core.listen.as_ref().map_or("http", crate::listen::Address::scheme);
         let proto = public.unwrap_or_else(own_scheme);
-        let upgrade = Upgrade::wanted(&mut request);
+        let upgrade = Upgrade::wanted(request);
         *request.version_mut() = Version::HTTP_11;
         let headers = request.headers_mut();
         headers::strip_hop_by_hop(headers, matches!(upgrade, Some(Upgrade { of_stream: false, .. })));
         headers::strip_session(headers);
         headers::add_forwarded(headers, peer, &host, proto);
-        headers::mark_passage(headers, &self.core.id);
+        if let Some(mark) = &self.mark {
+            headers::mark_passage(headers, mark.clone());
+        }
         let sent_host = match self.core.settings.server.broker.preview_host {
             PreviewHost::Keep => host.clone(),
-            PreviewHost::Localhost => format!("localhost:{}", to.port()),
+            PreviewHost::Localhost => headers::localhost(to.port()),
         };
-        headers::set_host(headers, &sent_host);
+        headers.insert(HOST, sent_host.clone());
         if upgrade.as_ref().is_some_and(|upgrade| upgrade.of_stream) {
             headers::ask_for_websocket(headers);
         }
-        let answered = match upgrade.is_none() && request.body().is_end_stream() {
-            true => self.ask(to, request).await,
-            false => self.ask_with_body(to, request).await,
-        };
-        let mut response = match answered {
-            Ok(response) => response,
-            Err(error) => {
-                tracing::debug!(agent = %address.key, error, "a preview has no answer");
-                let notice = Notice {
-                    status: StatusCode::BAD_GATEWAY,
-                    said: format!("nothing answers on port {} of {} yet", to.port(), shown(&address.key)),
-                    hint: "the server must listen on 0.0.0.0 inside, on the port in its variable".to_owned(),
-                    passes: true,
-                };
-                return notice.answer(wants_html);
+        // In a box, as what is made for each request is to be small.
+        Ok(Box::new(Passage { agent: address.key, to, host, sent_host, proto, wants_html, upgrade }))
+    }
+
+    /// Asks with a body, or for what becomes something else.
+    async fn ask_with_body(&self, mut passage: Box<Passage>, mut request: Request) -> Response {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let answered = match format!("http://{}{path}", passage.to).parse::<Uri>() {
+            Ok(uri) => {
+                *request.uri_mut() = uri;
+                self.client.request(request).await.map_err(|error| error.to_string())
             }
+            Err(error) => Err(error.to_string()),
         };
-        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        headers::strip_hop_by_hop(response.headers_mut(), is_upgrade);
-        headers::confine_cookies(response.headers_mut());
-        headers::lead_back(response.headers_mut(), &sent_host, proto, &host);
-        if is_upgrade && let Some(upgrade) = upgrade {
+        let upgrade = passage.upgrade.take();
+        let mut response = passage.end(answered);
+        if let Some(upgrade) = upgrade
+            && response.status() == StatusCode::SWITCHING_PROTOCOLS
+        {
             if upgrade.of_stream {
                 // To HTTP/2 the stream is what was asked for (RFC 8441, section 5).
                 *response.status_mut() = StatusCode::OK;
@@ -215,24 +231,6 @@ impl Previews {
             self.join(upgrade.client, hyper::upgrade::on(&mut response));
         }
         response
-    }
-
-    /// Asks the server at `to` for what needs no body. What failed is for the log.
-    async fn ask(&self, to: SocketAddr, request: Request) -> Result<Response, String> {
-        let (mut parts, _) = request.into_parts();
-        // To a server itself goes the path alone (RFC 9112, section 3.2.1).
-        parts.uri = parts.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
-        let answered = self.connections.ask(to, Request::from_parts(parts, Empty::new())).await;
-        answered.map(|response| response.map(Body::new)).map_err(|error| error.to_string())
-    }
-
-    /// The same with a body, or for what becomes something else.
-    async fn ask_with_body(&self, to: SocketAddr, mut request: Request) -> Result<Response, String> {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        *request.uri_mut() =
-            format!("http://{to}{path}").parse::<Uri>().map_err(|error| error.to_string())?;
-        let answered = self.client.request(request).await;
-        answered.map(|response| response.map(Body::new)).map_err(|error| error.to_string())
     }
 
     /// Passes bytes both ways until one side goes away, of which the other is told by the end of its connection.
@@ -254,6 +252,46 @@ struct Asked {
     address: Address,
     /// The scheme that people use, if it came under a name of the settings, which may lead here from anywhere.
     public: Option<&'static str>,
+}
+
+/// A request on its way to an agent's server.
+struct Passage {
+    agent: AgentKey,
+    to: SocketAddr,
+    /// The host that was asked for, and the one that the server is told.
+    host: HeaderValue,
+    sent_host: HeaderValue,
+    proto: &'static str,
+    wants_html: bool,
+    upgrade: Option<Upgrade>,
+}
+
+impl Passage {
+    /// The answer as the client is to get it. What failed is for the log.
+    fn end<B>(self, answered: Result<hyper::Response<B>, String>) -> Response
+    where
+        B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    {
+        let mut response = match answered {
+            Ok(response) => response.map(Body::new),
+            Err(error) => {
+                tracing::debug!(agent = %self.agent, error, "a preview has no answer");
+                let notice = Notice {
+                    status: StatusCode::BAD_GATEWAY,
+                    said: format!("nothing answers on port {} of {} yet", self.to.port(), shown(&self.agent)),
+                    hint: "the server must listen on 0.0.0.0 inside, on the port in its variable".to_owned(),
+                    passes: true,
+                };
+                return notice.answer(self.wants_html);
+            }
+        };
+        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers::strip_hop_by_hop(headers, is_upgrade);
+        headers::confine_cookies(headers);
+        headers::lead_back(headers, &self.sent_host, self.proto, &self.host);
+        response
+    }
 }
 
 /// A request that is to become something else than HTTP.
@@ -288,48 +326,4 @@ fn no_such(said: String, hint: String) -> Notice {
 
 fn shown(key: &AgentKey) -> String {
     if key.project.as_str() == pool::DEFAULT_PROJECT { key.name.to_string() } else { key.to_string() }
-}
-
-/// What is on `listen`: previews, and under its own names the broker.
-#[derive(Clone)]
-pub(crate) struct Front {
-    previews: Arc<Previews>,
-    broker: Router,
-    /// Where what the broker itself is asked for is done: previews do not wait for that.
-    runtime: Handle,
-}
-
-impl Front {
-    /// The broker's part is done on the runtime of whoever calls this.
-    pub(crate) fn new(previews: Previews, broker: Router) -> Self {
-        Self { previews: Arc::new(previews), broker, runtime: Handle::current() }
-    }
-}
-
-impl Service<Request> for Front {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // So is a router always.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        match host::named(&request).and_then(|host| self.previews.meaning(host)) {
-            Some(asked) => {
-                let previews = Arc::clone(&self.previews);
-                async move { Ok(previews.answer(request, asked).await) }.boxed()
-            }
-            None => {
-                // It ends with the client's wish for it.
-                let answer = AbortOnDropHandle::new(self.runtime.spawn(self.broker.call(request)));
-                async move {
-                    answer.await.unwrap_or_else(|_| Ok(StatusCode::INTERNAL_SERVER_ERROR.into_response()))
-                }
-                .boxed()
-            }
-        }
-    }
 }

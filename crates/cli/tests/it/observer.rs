@@ -97,7 +97,8 @@ pub(crate) fn pods(host: &Host) -> Seen {
 /// How many numbers the agents of this host have claimed in the cluster.
 pub(crate) fn claims(host: &Host) -> usize {
     let id = fs::read_to_string(host.path("broker.id")).unwrap();
-    kubectl(&["get", "leases", "-l", &format!("berthold.broker={}", id.trim()), "-o", "name"]).lines().count()
+    let of_broker = format!("berthold.broker={}", id.trim());
+    kubectl(&["get", "leases", "--all-namespaces", "-l", &of_broker, "-o", "name"]).lines().count()
 }
 
 /// P1: no two have the same port.

@@ -2,10 +2,14 @@
 //!
 //! A node refuses a second pod with a port that it has given, but another node does not, and neither does anyone before the pod has
 //! found its node. So a number is claimed by creating an object of its name, which the API server lets only one of many
-//! succeed in: a Lease called `berthold-port-8000`. Brokers that share a cluster share the claims if they share the namespace.
+//! succeed in: a Lease called `berthold-port-8000`.
 //!
-//! A claim belongs to its pod, and the cluster removes it with that. One whose pod never came to be is removed by whoever wants
-//! the number once the claim is older than any creation takes.
+//! Names are unique within one namespace only. So whoever has made a claim looks for others of its name, and if there is an earlier
+//! one, gives the own one back: of two that are made at once each is seen by at least the later of them. Who may not look
+//! at all namespaces shares the claims of the own one alone.
+//!
+//! A claim belongs to its pod, and the cluster removes it with that. One whose pod never came to be counts no more once it is
+//! older than any creation takes: whoever wants the number removes it, or passes over that of another namespace.
 
 use std::time::Duration;
 
@@ -22,8 +26,9 @@ use crate::{ErrorKind, Publish, RuntimeError, Spec};
 
 /// How old a claim without a pod must be before it counts as left behind.
 const LEFT_BEHIND: Duration = Duration::from_secs(300);
-/// The annotation that names the pod of a claim.
+/// The annotation that names the pod of a claim, for people.
 const POD: &str = "berthold.pod";
+const LOOKING: &str = "look at the claim of a port";
 
 fn name(port: Publish) -> String {
     format!("berthold-port-{}", port.host)
@@ -36,14 +41,7 @@ fn name(port: Publish) -> String {
 pub(super) async fn take(client: &Client, namespace: &str, spec: &Spec) -> Result<(), RuntimeError> {
     let claims: Api<Lease> = Api::namespaced(client.clone(), namespace);
     for port in &spec.publish {
-        let claim = claim(spec, *port);
-        let mut taken = create(&claims, &claim).await;
-        if taken.as_ref().is_err_and(|error| error.kind == ErrorKind::NameTaken)
-            && clear(client, namespace, &claims, *port).await?
-        {
-            taken = create(&claims, &claim).await;
-        }
-        if let Err(error) = taken {
+        if let Err(error) = take_one(client, &claims, &claim(spec, *port)).await {
             give_back(client, namespace, spec.labels.get(LEASE_LABEL).map_or("", String::as_str)).await?;
             return Err(match error.kind {
                 ErrorKind::NameTaken => {
@@ -57,8 +55,60 @@ pub(super) async fn take(client: &Client, namespace: &str, spec: &Spec) -> Resul
     Ok(())
 }
 
-async fn create(claims: &Api<Lease>, claim: &Lease) -> Result<(), RuntimeError> {
-    within(ANSWER, "claim a port", claims.create(&PostParams::default(), claim)).await.map(drop)
+/// # Errors
+/// [`ErrorKind::NameTaken`] if someone else has claimed the number.
+async fn take_one(client: &Client, claims: &Api<Lease>, claim: &Lease) -> Result<(), RuntimeError> {
+    let mut taken = create(claims, claim).await;
+    if let Err(error) = &taken
+        && error.kind == ErrorKind::NameTaken
+        && clear(client, claims, claim).await?
+    {
+        taken = create(claims, claim).await;
+    }
+    let own = taken?;
+    match earlier_elsewhere(client, &own).await? {
+        Some(namespace) => {
+            let message = format!("it is claimed in the namespace {namespace}");
+            Err(RuntimeError::new(ErrorKind::NameTaken, message))
+        }
+        None => Ok(()),
+    }
+}
+
+async fn create(claims: &Api<Lease>, claim: &Lease) -> Result<Lease, RuntimeError> {
+    within(ANSWER, "claim a port", claims.create(&PostParams::default(), claim)).await
+}
+
+/// The namespace of a claim on the same number that counts more than `own`, which was just made.
+async fn earlier_elsewhere(client: &Client, own: &Lease) -> Result<Option<String>, RuntimeError> {
+    let everywhere: Api<Lease> = Api::all(client.clone());
+    let of_its_name = ListParams::default()
+        .fields(&format!("metadata.name={}", own.metadata.name.as_deref().unwrap_or_default()));
+    let doing = "list the claims of all namespaces";
+    let found = match within(ANSWER, doing, everywhere.list(&of_its_name)).await {
+        Ok(found) => found.items,
+        Err(error) if error.kind == ErrorKind::Forbidden => {
+            tracing::warn!(%error, "brokers with another namespace may have claimed the same port");
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    for claim in found {
+        let is_other = claim.metadata.namespace != own.metadata.namespace;
+        if is_other && is_earlier(&claim, own) && !is_left_behind(client, &claim).await? {
+            return Ok(Some(claim.metadata.namespace.unwrap_or_default()));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether `claim` was made before `own`, which nothing has changed yet. Later versions of objects of one kind have greater
+/// numbers (Kubernetes API concepts, "Resource versions"); but a claim that has got its pod has changed since it was made.
+fn is_earlier(claim: &Lease, own: &Lease) -> bool {
+    let version = |lease: &Lease| lease.metadata.resource_version.as_ref()?.parse::<u64>().ok();
+    let has_pod = claim.metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
+    // Where they cannot be compared, nobody gets the number twice.
+    has_pod || version(claim).zip(version(own)).is_none_or(|(claim, own)| claim < own)
 }
 
 fn claim(spec: &Spec, port: Publish) -> Lease {
@@ -76,34 +126,37 @@ fn claim(spec: &Spec, port: Publish) -> Lease {
     }
 }
 
-/// Removes the claim on `port` if it was left behind. Whether the number can be claimed again.
-async fn clear(
-    client: &Client,
-    namespace: &str,
-    claims: &Api<Lease>,
-    port: Publish,
-) -> Result<bool, RuntimeError> {
-    let doing = "look at the claim of a port";
-    let Some(found) = within(ANSWER, doing, claims.get_opt(&name(port))).await? else { return Ok(true) };
-    let created = found.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
-    let age = created.map_or(0, |created| Timestamp::now().as_second() - created);
-    if age < i64::try_from(LEFT_BEHIND.as_secs()).unwrap_or(i64::MAX) {
-        return Ok(false);
-    }
-    let pod_name = found.metadata.annotations.as_ref().and_then(|it| it.get(POD));
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    if let Some(pod_name) = pod_name
-        && let Some(pod) = within(ANSWER, doing, pods.get_opt(pod_name)).await?
-        && lease_of(pod.metadata.labels.as_ref()) == lease_of(found.metadata.labels.as_ref())
-    {
+/// Removes the claim of the same name as `wanted` if it was left behind. Whether the number can be claimed again.
+async fn clear(client: &Client, claims: &Api<Lease>, wanted: &Lease) -> Result<bool, RuntimeError> {
+    let name = wanted.metadata.name.as_deref().unwrap_or_default();
+    let Some(found) = within(ANSWER, LOOKING, claims.get_opt(name)).await? else { return Ok(true) };
+    if !is_left_behind(client, &found).await? {
         return Ok(false);
     }
     delete(claims, &found).await?;
     Ok(true)
 }
 
-fn lease_of(labels: Option<&std::collections::BTreeMap<String, String>>) -> Option<&String> {
-    labels?.get(LEASE_LABEL)
+/// Whether the claim is older than any creation takes, and no pod has come of it.
+async fn is_left_behind(client: &Client, claim: &Lease) -> Result<bool, RuntimeError> {
+    let created = claim.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
+    let age = created.map_or(0, |created| Timestamp::now().as_second() - created);
+    if age < i64::try_from(LEFT_BEHIND.as_secs()).unwrap_or(i64::MAX) {
+        return Ok(false);
+    }
+    let Some(lease) = claim.metadata.labels.as_ref().and_then(|labels| labels.get(LEASE_LABEL)) else {
+        // It is none that a broker has made.
+        return Ok(false);
+    };
+    let pods: Api<Pod> =
+        Api::namespaced(client.clone(), claim.metadata.namespace.as_deref().unwrap_or_default());
+    let of_lease = ListParams::default().labels(&format!("{LEASE_LABEL}={lease}"));
+    match within(ANSWER, LOOKING, pods.list(&of_lease)).await {
+        Ok(pods) => Ok(pods.items.is_empty()),
+        // Who may look at the claims of another namespace may not look at its pods for that.
+        Err(error) if error.kind == ErrorKind::Forbidden => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 async fn delete(claims: &Api<Lease>, claim: &Lease) -> Result<(), RuntimeError> {

@@ -10,6 +10,8 @@
 //! # Limits
 //!
 //! - A pod cannot be stopped and kept: stopping it removes it, and its log with it.
+//! - A pod has its `hostPort`s for as long as anything in it runs. So with [`Expose::HostPort`] the end of the agent is that of what a
+//!   cluster has put beside it, too.
 //! - Volumes of the host are those of the node on which the pod happens to be.
 
 mod claims;
@@ -176,10 +178,16 @@ impl Kubernetes {
             self.forwards.withdraw(id).await;
             return Ok(None);
         };
-        let observed = self.observed(&pod);
-        if matches!(observed.state, ObservedState::Exited { .. }) {
+        let mut observed = self.observed(&pod);
+        if let ObservedState::Exited { detail, .. } = &mut observed.state {
             // What has ended holds no port, so nothing may hold one for it.
-            self.unpublish(&pod).await?;
+            if self.options.expose == Expose::HostPort && pod::outlives_agent(&pod) {
+                *detail =
+                    Some("its pod was deleted with what else ran in it, which held its ports".to_owned());
+                self.delete(&pod::id(&pod), Duration::ZERO).await?;
+            } else {
+                self.unpublish(&pod).await?;
+            }
         }
         Ok(Some((pod, observed)))
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, ContainerState, EnvVar, HostPathVolumeSource,
+    Container, ContainerPort, ContainerState, ContainerStatus, EnvVar, HostPathVolumeSource,
     PersistentVolumeClaimVolumeSource, Pod, PodSpec, Volume as PodVolume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -239,6 +239,14 @@ fn state(pod: &Pod) -> ObservedState {
         // Running, or on a node that does not answer: nothing may be given back.
         _ => ObservedState::Running { since: None },
     }
+}
+
+/// Whether others in the pod run although the agent has ended. (What is a sidecar to the cluster itself ends with it.)
+pub(super) fn outlives_agent(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let others = status.into_iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let runs = |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.running.is_some());
+    others.filter(|status| status.name != CONTAINER).any(runs)
 }
 
 fn container_state(pod: &Pod) -> Option<&ContainerState> {

@@ -24,8 +24,8 @@ const fn here(group: &'static str, resource: &'static str, verbs: &'static [&'st
     Right { group, resource, verbs, everywhere: false }
 }
 
-const fn everywhere(resource: &'static str) -> Right {
-    Right { group: "", resource, verbs: &["list"], everywhere: true }
+const fn everywhere(group: &'static str, resource: &'static str) -> Right {
+    Right { group, resource, verbs: &["list"], everywhere: true }
 }
 
 const ALWAYS: [Right; 8] = [
@@ -34,13 +34,16 @@ const ALWAYS: [Right; 8] = [
     here("", "pods/exec", &["create"]),
     here("", "pods/attach", &["create"]),
     here("", "events", &["list"]),
-    everywhere("pods"),
-    everywhere("services"),
-    everywhere("nodes"),
+    everywhere("", "pods"),
+    everywhere("", "services"),
+    everywhere("", "nodes"),
 ];
-const FORWARD: Right = here("", "pods/portforward", &["create"]);
-const NODE_PORT: Right = here("", "services", &["get", "create", "patch", "delete"]);
-const HOST_PORT: Right = here("coordination.k8s.io", "leases", &["get", "list", "create", "patch", "delete"]);
+const FORWARD: [Right; 1] = [here("", "pods/portforward", &["create"])];
+const NODE_PORT: [Right; 1] = [here("", "services", &["get", "create", "patch", "delete"])];
+const HOST_PORT: [Right; 2] = [
+    here("coordination.k8s.io", "leases", &["get", "list", "create", "patch", "delete"]),
+    everywhere("coordination.k8s.io", "leases"),
+];
 
 /// What the user may not do of that which agents that are exposed in this way need; deploy/kubernetes/rbac.yaml grants it all.
 pub(super) async fn missing(
@@ -48,11 +51,11 @@ pub(super) async fn missing(
     namespace: &str,
     expose: Expose,
 ) -> Result<Vec<String>, RuntimeError> {
-    let further = match expose {
-        Expose::Forward => Some(&FORWARD),
-        Expose::NodePort => Some(&NODE_PORT),
-        Expose::HostPort => Some(&HOST_PORT),
-        Expose::None => None,
+    let further: &[Right] = match expose {
+        Expose::Forward => &FORWARD,
+        Expose::NodePort => &NODE_PORT,
+        Expose::HostPort => &HOST_PORT,
+        Expose::None => &[],
     };
     let asked = ALWAYS.iter().chain(further).map(|right| async move {
         let allowed = right.verbs.iter().map(|verb| is_allowed(client, namespace, right, verb));

@@ -77,7 +77,7 @@ fn what_a_crash_left_in_the_cluster_goes_with_its_lease() {
     }
 }
 
-fn apply(object: &Value) {
+pub(super) fn apply(object: &Value) {
     let mut child = kubectl_command().args(["apply", "-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();
     assert!(child.wait().unwrap().success());
@@ -98,6 +98,36 @@ fn an_evicted_pod_gives_its_ports_back() {
         host.agent("dev")["state"] == "exited"
     });
     assert_eq!(host.leased(), []);
+}
+
+/// P3: a pod holds its `hostPort`s for as long as anything runs in it, and clusters put containers beside the agent's.
+#[test]
+fn host_ports_are_not_given_back_while_something_beside_the_agent_holds_them() {
+    needs_cluster!();
+    let (mut host, image) = (host("host_port", "", 4), cluster_image());
+    host.ok(&start("dev", &image, "until [ -e /tmp/end ]; do sleep 0.2; done; exit 3"));
+    let name = host.container("dev");
+    let pod = kubectl(&["get", "pod", &name, "-o", "json"]);
+    let mut pod: Value = serde_json::from_str(&pod).unwrap();
+    host.kill_broker();
+    kubectl(&["delete", "pod", &name, "--grace-period=1"]);
+    let beside = json!({ "name": "beside", "image": image, "command": ["sleep", "100000"] });
+    pod["spec"]["containers"].as_array_mut().unwrap().push(beside);
+    pod["status"] = Value::Null;
+    for made in ["uid", "resourceVersion", "managedFields", "creationTimestamp"] {
+        pod["metadata"][made] = Value::Null;
+    }
+    apply(&pod);
+    kubectl(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]);
+    host.serve();
+    assert_eq!(host.agent("dev")["state"], "running");
+    assert_eq!(host.leased().len(), 2);
+    kubectl(&["exec", &name, "-c", "agent", "--", "sh", "-c", "> /tmp/end"]);
+    eventually("its lease ends", || host.leased().is_empty());
+    assert_eq!(host.pods(), Vec::<String>::new(), "it holds the ports");
+    let agent = host.agent("dev");
+    assert_eq!((&agent["state"], &agent["exit_code"]), (&json!("exited"), &json!(3)), "{agent}");
+    assert!(agent["reason"].as_str().unwrap().contains("its pod was deleted"), "{agent}");
 }
 
 /// As a node does that evicts: through the API, since `kubectl` of that age cannot patch a status.

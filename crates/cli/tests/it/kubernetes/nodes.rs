@@ -1,10 +1,12 @@
 //! Ports of the cluster's nodes: `expose: host_port` and `node_port`, and what others hold of them.
 
+use std::fs;
 use std::net::TcpListener;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+use super::ends::apply;
 use super::{IDLE, MANIFEST, host, kubeconfig_of, needs_cluster, start, web};
 use crate::observer::claims;
 use crate::support::*;
@@ -81,20 +83,62 @@ impl NodePorts {
 #[test]
 fn brokers_that_share_a_cluster_share_no_host_port() {
     needs_cluster!();
-    let first = host("host_port", "", 40);
-    let range = format!("{}-{}", first.port(0), first.port(39));
+    for host in share_no_host_port(20, "default") {
+        host.ok(&["delete", "--all", "-t", "0s"]);
+        assert_eq!(claims(&host), 0);
+    }
+}
+
+/// L14: names, and so claims, are unique within a namespace only.
+#[test]
+fn brokers_with_two_namespaces_share_no_host_port() {
+    needs_cluster!();
+    let namespace = format!("berthold-{}", std::process::id());
+    kubectl(&["create", "namespace", &namespace]);
+    eventually("pods can be created in it", || {
+        let account = ["get", "serviceaccount", "default", "-n", &namespace];
+        kubectl_command().args(account).output().is_ok_and(|output| output.status.success())
+    });
+    let hosts = share_no_host_port(8, &namespace);
+    // A node takes its time, for which nobody has to wait here.
+    for host in &hosts {
+        let id = fs::read_to_string(host.path("broker.id")).unwrap();
+        let of_broker = format!("berthold.broker={}", id.trim());
+        kubectl(&["delete", "pods", "-A", "-l", &of_broker, "--force", "--grace-period=0"]);
+    }
+    kubectl(&["delete", "namespace", &namespace, "--wait=false"]);
+}
+
+/// L14: a claim counts in all namespaces, before there is a pod of which a scheduler would know.
+#[test]
+fn a_number_that_is_claimed_in_another_namespace_is_passed_over() {
+    needs_cluster!();
+    let host = host("host_port", "", 4);
+    let claim = format!("berthold-port-{}", host.port(0));
+    apply(&json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": { "name": claim, "namespace": "kube-public", "labels": { "berthold.lease": "another" } } }));
+    let agent = host.json(&start("dev", &cluster_image(), IDLE))["agent"].clone();
+    kubectl(&["delete", "lease", &claim, "-n", "kube-public"]);
+    assert_eq!(agent["ports"], json!({ "A": host.port(2), "B": host.port(1) }));
+    assert_eq!(claims(&host), 2, "the own one was given back");
+}
+
+/// Two brokers with one range, the second with pods in `namespace`, start `each` agents all at once.
+fn share_no_host_port(each: u16, namespace: &str) -> [Host; 2] {
+    let first = host("host_port", "", each * 2);
+    let range = format!("{}-{}", first.port(0), first.port(each * 2 - 1));
     let mut second = Host::with_settings(
         |_| {
             format!(
                 "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{range}\", ports_per_agent: 1 }} }} }}\n\
-                 runtimes: {{ kubernetes: {{ expose: host_port }} }}\n"
+                 runtimes: {{ kubernetes: {{ expose: host_port, namespace: {namespace} }} }}\n"
             )
         },
-        40,
+        each * 2,
     );
     second.serve();
     let image = cluster_image();
-    let names: Vec<String> = (0..20).map(|number| format!("a{number}")).collect();
+    let names: Vec<String> = (0..each).map(|number| format!("a{number}")).collect();
     let children: Vec<_> = names
         .iter()
         .flat_map(|name| [(&first, name), (&second, name)])
@@ -112,11 +156,8 @@ fn brokers_that_share_a_cluster_share_no_host_port() {
         [&first, &second].iter().flat_map(|host| host.leased()).map(|(_, port)| port).collect();
     ports.sort_unstable();
     ports.dedup();
-    assert_eq!(ports.len(), 40, "{ports:?}");
-    for host in [&first, &second] {
-        host.ok(&["delete", "--all", "-t", "0s"]);
-        assert_eq!(claims(host), 0);
-    }
+    assert_eq!(ports.len(), usize::from(each) * 2, "{ports:?}");
+    [first, second]
 }
 
 /// P7, L14: a pod's `hostPort` is a packet rule that no probe sees.
