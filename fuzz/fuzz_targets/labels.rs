@@ -18,7 +18,8 @@ fuzz_target!(|text: &str| {
     for value in labels.values() {
         check_name(value);
     }
-    let observed = observed(name, labels.into_iter().map(|(name, value)| (name.into(), value.into())).collect());
+    let observed =
+        observed(name, labels.into_iter().map(|(name, value)| (name.into(), value.into())).collect());
     let Some((key, lease, ports)) = read_labels(BROKER, &observed) else { return };
     assert_eq!(name, key.runtime_name());
     assert!(ports.len() <= usize::from(label::LABEL_COUNT), "{} ports", ports.len());

@@ -30,7 +30,10 @@ fn check_host_url(host_url: &HostUrl, port: Port) {
     assert_eq!(url.host_str().map(|host| host.trim_matches(['[', ']'])), Some(&*host_url.host()));
     assert!(url.path() == "/" && url.query().is_none() && url.fragment().is_none(), "{url}");
     assert!(url.username().is_empty() && url.password().is_none(), "{url}");
-    assert_eq!(host_url.is_loopback() && host_url.ip().is_some(), host_url.ip().is_some_and(|ip| ip.is_loopback()));
+    assert_eq!(
+        host_url.is_loopback() && host_url.ip().is_some(),
+        host_url.ip().is_some_and(|ip| ip.is_loopback())
+    );
 }
 
 fn check_preview_url(pattern: &PreviewUrl, key: &AgentKey, label: Label) {

@@ -217,7 +217,12 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
     }
     // A socket that nobody listens on would only puzzle; that it is gone already is fine.
     drop(std::fs::remove_file(core.home.socket()));
-    drop((lock, socket_lock));
+    // What has not come to its end could else write to it beside the next broker.
+    if timeout(CLOSING, core.ledger.close()).await.is_err() {
+        tracing::warn!("the ledger could not be closed in time");
+        // The end of this process is that of its locks.
+        std::mem::forget((lock, socket_lock));
+    }
     Ok(())
 }
 

@@ -222,7 +222,10 @@ impl FromStr for PreviewUrl {
         };
         let (host, port) = match rest.rsplit_once(':') {
             Some((host, port)) => {
-                let port = port.parse().ok().and_then(Port::new);
+                // Rust reads `+80` as a number too.
+                let port =
+                    port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok()).flatten();
+                let port = port.and_then(Port::new);
                 (host, Some(port.ok_or_else(|| PreviewUrlError::Port { given: given() })?))
             }
             None => (rest, None),
@@ -455,6 +458,7 @@ mod tests {
         insta::assert_snapshot!(said("https://{label}-{name}"), @"`https://{label}-{name}` does not end with a domain of its own, such as .preview.example.com");
         insta::assert_snapshot!(said("https://{label-{name}.example.com"), @"`https://{label-{name}.example.com` has a brace without its other");
         insta::assert_snapshot!(said("https://{label}-{name}.example.com/app"), @"`https://{label}-{name}.example.com/app` has a path, but a host URL is http or https and a host, nothing more");
+        assert!(said("https://{label}-{name}.example.com:+80").contains("not a number from 1 to 65535"));
         insta::assert_snapshot!(said("https://{label}-{name}.example.com:99999"), @"`https://{label}-{name}.example.com:99999` has a port that is not a number from 1 to 65535");
         insta::assert_snapshot!(said("https://{label}-{name}.\u{4}"), @"`https://{label}-{name}.\u{4}` does not end with a domain of its own, such as .preview.example.com");
         insta::assert_snapshot!(said("https:///{label}-{name}.example.com"), @"`https:///{label}-{name}.example.com` has no valid host: empty host");

@@ -165,6 +165,25 @@ async fn transactions_that_wait_are_flushed_together() {
     assert!(flushes < 100, "{flushes} flushes for 300 transactions that were sent at once");
 }
 
+/// P2: whoever comes next finds all of it, and nothing is written beside them.
+#[tokio::test]
+async fn what_is_closed_is_whole_and_takes_no_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger.db");
+    let (ledger, _, _) = start(&path);
+    let record = agent("default/a");
+    let before = ledger.record(granted(&record, &lease("1", &[8000])));
+    let closed = ledger.close();
+    let (recorded, ()) = tokio::join!(before.on_disk(), closed);
+    recorded.unwrap();
+    let files: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert_eq!(files, ["ledger.db"]);
+    let after = ledger.record(granted(&agent("default/b"), &lease("2", &[8001])));
+    assert!(after.on_disk().await.unwrap_err().reason.contains("has ended"));
+    ledger.close().await;
+    assert_eq!(start(&path).1.agents.len(), 1);
+}
+
 fn check_damaged(damage: impl FnOnce(&Path), expected_reason: &str) {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("ledger.db");

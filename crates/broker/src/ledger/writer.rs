@@ -27,6 +27,8 @@ const ROLLED_BACK: &str = "the transaction was rolled back";
 
 struct Job {
     changes: Vec<Change>,
+    /// Whether it is the last: the file is closed then.
+    closes: bool,
     /// The thread answers once, unless the caller has gone.
     done: oneshot::Sender<Result<(), LedgerError>>,
 }
@@ -53,9 +55,19 @@ impl Ledger {
 
     /// Enqueues `changes` as one transaction; transactions are committed in the order of these calls.
     pub(crate) fn record(&self, changes: Vec<Change>) -> Recorded {
+        self.enqueue(changes, false)
+    }
+
+    /// Waits until all that was enqueued is on disk and the file is closed; what comes after that is refused.
+    pub(crate) async fn close(&self) {
+        // That the thread has ended already is as good.
+        drop(self.enqueue(Vec::new(), true).on_disk().await);
+    }
+
+    fn enqueue(&self, changes: Vec<Change>, closes: bool) -> Recorded {
         let (done, receiver) = oneshot::channel();
         // If the thread has ended, `done` is dropped with the job and the receiver says so.
-        drop(self.jobs.send(Job { changes, done }));
+        drop(self.jobs.send(Job { changes, closes, done }));
         Recorded(receiver)
     }
 }
@@ -74,9 +86,13 @@ impl Recorded {
 
 fn write(connection: Connection, mut jobs: mpsc::UnboundedReceiver<Job>, flushes: &AtomicU64) {
     prune(&connection);
-    let mut granted = 0;
+    let (mut granted, mut last) = (0, None);
     while let Some(first) = jobs.blocking_recv() {
-        let batch = batch_of(first, &mut jobs);
+        let mut batch = batch_of(first, &mut jobs);
+        last = batch.pop_if(|job| job.closes);
+        if batch.is_empty() {
+            break;
+        }
         let results = match before_commit() {
             Ok(()) => commit(&connection, &batch),
             Err(error) => batch.iter().map(|_| Err(error.clone())).collect(),
@@ -90,18 +106,28 @@ fn write(connection: Connection, mut jobs: mpsc::UnboundedReceiver<Job>, flushes
             prune(&connection);
             granted = 0;
         }
+        if last.is_some() {
+            break;
+        }
     }
     if let Err((_, error)) = connection.close() {
         tracing::warn!(%error, "the ledger was not closed cleanly");
     }
+    drop(jobs);
+    if let Some(last) = last {
+        answer(vec![last], vec![Ok(())]);
+    }
 }
 
-/// The first that waits, and with it what else waits by now.
+/// The first that waits, and with it what else waits by now, up to what closes the file.
 fn batch_of(first: Job, jobs: &mut mpsc::UnboundedReceiver<Job>) -> Vec<Job> {
+    let mut is_last = first.closes;
     let mut batch = vec![first];
     while batch.len() < MAX_BATCH
+        && !is_last
         && let Ok(job) = jobs.try_recv()
     {
+        is_last = job.closes;
         batch.push(job);
     }
     batch

@@ -83,6 +83,23 @@ fn a_seed_leads_to_the_same_history() {
 /// P3: what seems not to have started, for that answer was lost, may start after a stop.
 #[test]
 fn a_start_that_comes_about_after_a_stop_runs_with_no_freed_port() {
+    after_a_lost_start(async |core, world| {
+        core.stop(key("a"), None).await.unwrap();
+        assert_eq!(world.on_disk(), ledger::Leases::new());
+    });
+}
+
+/// P1: or after another start, which may give the ports to what it makes.
+#[test]
+fn a_start_that_comes_about_after_another_start_is_not_beside_it() {
+    after_a_lost_start(async |core, world| {
+        assert!(core.start(key("a"), start_request()).await.unwrap().created);
+        assert_eq!(world.never_started(), 0, "what had not started yet is still there");
+    });
+}
+
+/// Has a start be answered only after `then`, when it comes about nevertheless.
+fn after_a_lost_start(then: impl AsyncFnOnce(&Arc<Core>, &World)) {
     let (home, world) = (tempfile::tempdir().unwrap(), World::new(1));
     world.calm_down();
     let runtime =
@@ -95,8 +112,7 @@ fn a_start_that_comes_about_after_a_stop_runs_with_no_freed_port() {
         world.foresee("remove", Fate::Refused, Duration::ZERO);
         assert!(core.start(key("a"), start_request()).await.is_err());
         assert_eq!(world.never_started(), 1, "it is there, and could not be removed");
-        core.stop(key("a"), None).await.unwrap();
-        assert_eq!(world.on_disk(), ledger::Leases::new());
+        then(&core, &world).await;
         world.hurry();
         check_agreement(&core, &world).unwrap();
     });

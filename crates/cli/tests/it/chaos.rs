@@ -2,12 +2,16 @@
 //!
 //! `BERTHOLD_CHAOS_STEPS` and `BERTHOLD_CHAOS_SEED` make it longer and have it again as it was. What the engine and the scheduler do is
 //! not in the seed, so that the same one may take another course; what is asked for, and in which order, is the same.
+//!
+//! The engine is cut off and loses what it runs, as with a restart; `BERTHOLD_CHAOS_ENGINE`, a command of the shell, really restarts it,
+//! on a machine where nothing else needs it.
 
 #![expect(clippy::print_stdout, reason = "figures, for whoever runs this with `--no-capture`")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -39,6 +43,10 @@ struct Chaos {
     subject: Subject,
     host: Host,
     rng: Rng,
+    /// What the broker reaches Docker through, and where.
+    engine: Option<Between>,
+    socket: PathBuf,
+    clock: Option<Clock>,
     /// The ports that are held by this process, which stands for strangers.
     foreign: BTreeMap<u16, TcpListener>,
     containers: BTreeSet<u16>,
@@ -53,30 +61,74 @@ struct Figures {
     ledgers_lost: u64,
     ended_outside: u64,
     disk_full: u64,
+    engine_restarts: u64,
+    clock_jumps: u64,
     /// From the start of the next broker until ledger and runtime agreed, after a kill.
     recoveries: Vec<Duration>,
 }
 
+/// The wall clock of brokers, which can be set: that of the host is not theirs then (faketime(1)).
+struct Clock {
+    library: PathBuf,
+    offset: tempfile::NamedTempFile,
+}
+
+impl Clock {
+    /// If the library for it is here. Where it is required, it must be.
+    fn find() -> Option<Self> {
+        let directories = fs::read_dir("/usr/lib").ok()?.filter_map(Result::ok);
+        let mut libraries = directories.map(|it| it.path().join("faketime/libfaketimeMT.so.1"));
+        let library = libraries.find(|path| path.exists());
+        let required = std::env::var("BERTHOLD_REQUIRE").unwrap_or_default();
+        let is_required = required.split(',').any(|name| name == "faketime");
+        assert!(library.is_some() || !is_required, "libfaketime is required and is not here");
+        let clock = Self { library: library?, offset: tempfile::NamedTempFile::new().unwrap() };
+        clock.set(0);
+        Some(clock)
+    }
+
+    /// Has it show `seconds` more than the host's.
+    fn set(&self, seconds: i64) {
+        fs::write(self.offset.path(), format!("{seconds:+}\n")).unwrap();
+    }
+
+    fn variables(&self) -> [(&str, &str); 4] {
+        [
+            ("LD_PRELOAD", self.library.to_str().unwrap()),
+            ("FAKETIME_TIMESTAMP_FILE", self.offset.path().to_str().unwrap()),
+            ("FAKETIME_NO_CACHE", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ]
+    }
+}
+
 impl Chaos {
     fn new(subject: Subject, seed: u64) -> Self {
-        let docker = if subject.runtime == "docker" { "" } else { "docker: { host: unix:///nowhere }, " };
-        let settings = |range: &str| {
-            format!(
-                "server: {{ broker: {{ listen: none, auto_start: false, reconcile_interval: 1s, \
-                 port_pool: {{ range: \"{range}\" }} }} }}\n\
-                 runtimes: {{ {docker}podman: {{ host: unix:///nowhere }} }}\n"
-            )
-        };
-        let host = Host::with_settings(settings, POOL).with_kubeconfig("/dev/null");
+        let host = Host::with_settings(|_| String::new(), POOL).with_kubeconfig("/dev/null");
+        // Beside the home, which is to be on a disk of its own.
+        let socket = host.path(".").canonicalize().unwrap().with_extension("sock");
+        let engine = (subject.runtime == "docker").then(|| Between::open(&socket));
+        let docker = if engine.is_some() { socket.to_str().unwrap() } else { "/nowhere" };
+        let settings = format!(
+            "server: {{ broker: {{ listen: none, auto_start: false, reconcile_interval: 1s, \
+             port_pool: {{ range: \"{}-{}\" }} }} }}\n\
+             runtimes: {{ docker: {{ host: \"unix://{docker}\" }}, podman: {{ host: unix:///nowhere }} }}\n",
+            host.port(0),
+            host.port(POOL - 1),
+        );
+        fs::write(host.path("settings.yaml"), settings).unwrap();
         let (foreign, containers) = (BTreeMap::new(), BTreeSet::new());
         let rng = Rng::with_seed(seed);
-        Self { subject, host, rng, foreign, containers, figures: Figures::default(), done: Vec::new() }
+        let (clock, figures) = (Clock::find(), Figures::default());
+        Self { subject, host, rng, engine, socket, clock, foreign, containers, figures, done: Vec::new() }
     }
 
     fn serve(&mut self) {
         // A log that is never read would fill the disk.
         drop(fs::remove_file(self.host.path("broker.log")));
-        self.host.serve_with(&[("BERTHOLD_LOG", "info")]);
+        let mut variables = vec![("BERTHOLD_LOG", "info")];
+        variables.extend(self.clock.iter().flat_map(Clock::variables));
+        self.host.serve_with(&variables);
     }
 
     fn run(&mut self, steps: u64) {
@@ -113,9 +165,11 @@ impl Chaos {
             55..=61 => self.commands(8),
             62..=70 => self.end_outside(),
             71..=82 => self.toggle_foreign(),
-            83..=88 => self.kill_broker(),
-            89..=93 => self.kill_broker_at_work(),
-            94..=95 => {
+            83..=86 => self.kill_broker(),
+            87..=88 => self.restart_engine(),
+            89..=92 => self.kill_broker_at_work(),
+            93..=94 => self.set_clock(),
+            95 => {
                 self.say("the broker is restarted");
                 self.host.stop_broker();
                 self.serve();
@@ -157,7 +211,7 @@ impl Chaos {
                 let script = match self.rng.u32(0..8) {
                     0 => "exit 3",
                     1 => "sleep 0.2",
-                    _ => "trap 'exit 0' TERM; sleep 100000 & wait",
+                    _ => IDLE,
                 };
                 if self.subject.runtime == "docker" {
                     arguments.extend(["--image", &image]);
@@ -244,6 +298,67 @@ impl Chaos {
         let since = Instant::now();
         self.check_agreement();
         self.figures.recoveries.push(since.elapsed());
+    }
+
+    /// P3: while the engine is away nothing is given back, whatever of it has ended meanwhile.
+    fn restart_engine(&mut self) {
+        if self.engine.take().is_none() {
+            return self.kill_broker();
+        }
+        self.say("the engine goes away");
+        self.figures.engine_restarts += 1;
+        if let Ok(command) = std::env::var("BERTHOLD_CHAOS_ENGINE") {
+            let restarted = Command::new("sh").args(["-c", &command]).stdin(Stdio::null()).status();
+            assert!(restarted.is_ok_and(|status| status.success()), "{command}");
+            let answers = || Command::new("docker").arg("info").output().is_ok_and(|it| it.status.success());
+            eventually("the engine answers", answers);
+            // An engine that ends does so to its containers.
+            let ended = |port: &u16| {
+                docker(&["ps", "-q", "--filter", &format!("name={}", self.container(*port))]).is_empty()
+            };
+            let gone: Vec<u16> = self.containers.iter().copied().filter(ended).collect();
+            for port in gone {
+                docker(&["rm", "-f", &self.container(port)]);
+                self.containers.remove(&port);
+            }
+        } else {
+            // What was under way at that instant may come to its end.
+            sleep(Duration::from_millis(300));
+            let before = observer::ledger(&self.host);
+            for _ in 0..self.rng.u32(0..3) {
+                self.end_outside();
+            }
+            self.commands(3);
+            sleep(Duration::from_millis(self.rng.u64(0..2000)));
+            let after = observer::ledger(&self.host);
+            let is_agent = |(name, _): &(&String, &Vec<u16>)| !OWNERS.contains(&name.as_str());
+            let lost: Vec<_> = before
+                .iter()
+                .filter(is_agent)
+                .filter(|(name, ports)| after.get(*name) != Some(ports))
+                .collect();
+            assert!(
+                lost.is_empty(),
+                "{lost:?} given back, now {after:?}\n{}\n{}",
+                self.story(),
+                self.host.broker_log()
+            );
+        }
+        self.say("the engine is back");
+        self.engine = Some(Between::open(&self.socket));
+        self.check_agreement();
+    }
+
+    /// Someone sets the wall clock, on which nothing may depend but what is shown.
+    fn set_clock(&mut self) {
+        let seconds = self.rng.i64(-100_000..100_000);
+        let Some(clock) = &self.clock else { return };
+        clock.set(seconds);
+        self.say(&format!("the clock is set {seconds} s off"));
+        self.figures.clock_jumps += 1;
+        if self.rng.bool() {
+            self.check_agreement();
+        }
     }
 
     /// P8: the leases of what runs are rebuilt.
@@ -417,13 +532,15 @@ fn run(subject: Subject, usual_steps: u64) {
     let mean = sum.checked_div(u32::try_from(figures.recoveries.len()).unwrap()).unwrap_or_default();
     println!(
         "{}: {steps} steps, {} commands, {} brokers killed, {} ledgers lost or damaged, {} agents ended by others, {} times a full \
-         disk; after a kill ledger and runtime agreed within {:.1} s (mean {:.1} s); leaked ports: 0, ports with two owners: 0",
+         disk, {} an engine that restarts, {} a clock that is set; after a kill ledger and runtime agreed within {:.1} s (mean {:.1} s); leaked ports: 0, ports with two owners: 0",
         subject.runtime,
         figures.commands,
         figures.kills,
         figures.ledgers_lost,
         figures.ended_outside,
         figures.disk_full,
+        figures.engine_restarts,
+        figures.clock_jumps,
         longest.as_secs_f64(),
         mean.as_secs_f64(),
     );

@@ -104,7 +104,7 @@ impl Subject {
 
     /// The arguments that start an agent that does nothing, and ends at once when asked to.
     fn idle(&self, name: &str) -> Vec<String> {
-        self.start(name, &[], &["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"])
+        self.start(name, &[], &["sh", "-c", IDLE])
     }
 
     /// What is there of this broker's agents, as the runtime itself tells it.
@@ -157,8 +157,8 @@ fn a_start_gives_ports_that_are_reached(subject: &Subject, host: &mut Host) {
 }
 
 fn the_variables_are_there_inside(subject: &Subject, host: &mut Host) {
-    let script = "env; trap 'exit 0' TERM; sleep 100000 & wait";
-    let agent = started(host, &subject.start("dev", &["-e", "MINE=a value"], &["sh", "-c", script]));
+    let script = format!("env; {IDLE}");
+    let agent = started(host, &subject.start("dev", &["-e", "MINE=a value"], &["sh", "-c", &script]));
     assert_eq!(agent["urls"]["A"], format!("http://localhost:{}", host.port(0)));
     let expected = [
         format!("AVAILABLE_LOCALHOST_PORT_A={}", host.port(0)),

@@ -13,8 +13,7 @@ fn host() -> Host {
 }
 
 fn idle<'a>(name: &'a str, image: &'a str) -> Vec<&'a str> {
-    let script = "trap 'exit 0' TERM; sleep 100000 & wait";
-    vec!["start", name, "--runtime", "container", "--image", image, "--", "sh", "-c", script]
+    vec!["start", name, "--runtime", "container", "--image", image, "--", "sh", "-c", IDLE]
 }
 
 #[test]
@@ -37,7 +36,7 @@ fn the_command_lines_byte_for_byte() {
              [--label][berthold.agent={project}/dev][--label][berthold.broker={}][--label][berthold.lease={lease}]\
              [--label][berthold.name=dev][--label][berthold.ports={a}-{b}][--label][berthold.project={project}]\
              [--volume][/tmp:/work/tmp:ro][--publish][127.0.0.1:{a}:{a}/tcp][--publish][127.0.0.1:{b}:{b}/tcp]\
-             [{image}][sh][-c][trap 'exit 0' TERM; sleep 100000 & wait]",
+             [{image}][sh][-c][{IDLE}]",
             broker.trim()
         ),
         format!("[start][{name}]"),

@@ -16,9 +16,6 @@ use crate::support::*;
 /// How many brokers are tried at a time.
 const AT_ONCE: usize = 4;
 
-/// What agents run that go on until they are stopped.
-const IDLE: &str = "trap 'exit 0' TERM; sleep 100000 & wait";
-
 /// Something that is done with a few agents, from a fresh broker on.
 struct Script {
     /// The agents that it has, or had.

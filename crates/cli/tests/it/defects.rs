@@ -43,7 +43,7 @@ fn hundreds_of_starts_on_docker_leave_the_leases_of_what_runs() {
                     "--",
                     "sh",
                     "-c",
-                    "trap 'exit 0' TERM; sleep 100000 & wait",
+                    IDLE,
                 ]);
             }
             2 => {

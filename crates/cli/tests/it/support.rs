@@ -567,20 +567,12 @@ pub(crate) fn web_agent<'a>(name: &'a str, image: &'a str) -> Vec<&'a str> {
     vec!["start", name, "--runtime", "docker", "--image", image, "--wait", "--", "sh", "-c", script]
 }
 
+/// The script of an agent that does nothing, and ends at once when asked to.
+pub(crate) const IDLE: &str = "trap 'exit 0' TERM; sleep 100000 & wait";
+
 /// The arguments that start a Docker agent that does nothing, and ends at once when asked to.
 pub(crate) fn idle_agent<'a>(name: &'a str, image: &'a str) -> Vec<&'a str> {
-    vec![
-        "start",
-        name,
-        "--runtime",
-        "docker",
-        "--image",
-        image,
-        "--",
-        "sh",
-        "-c",
-        "trap 'exit 0' TERM; sleep 100000 & wait",
-    ]
+    vec!["start", name, "--runtime", "docker", "--image", image, "--", "sh", "-c", IDLE]
 }
 
 /// The arguments that start a plain process with the demo's web server on its ports.

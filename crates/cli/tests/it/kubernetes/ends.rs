@@ -8,7 +8,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use super::nodes::NodePorts;
-use super::{IDLE, host, needs_cluster, start};
+use super::{host, needs_cluster, start};
 use crate::observer::claims;
 use crate::support::*;
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::{ECHO, IDLE, WEB, host, needs_cluster, server_of, start, web};
+use super::{ECHO, WEB, host, needs_cluster, server_of, start, web};
 use crate::support::*;
 
 /// Sends `data`, then closes this direction, and reads what comes back until the end.

@@ -41,7 +41,6 @@ fn start<'a>(name: &'a str, image: &'a str, script: &'a str) -> Vec<&'a str> {
     vec!["start", name, "--runtime", "kubernetes", "--image", image, "--", "sh", "-c", script]
 }
 
-const IDLE: &str = "trap 'exit 0' TERM; sleep 100000 & wait";
 const WEB: &str = "echo $BERTHOLD_AGENT > /tmp/index.html
     trap 'exit 0' TERM; httpd -f -p $AVAILABLE_LOCALHOST_PORT_A -h /tmp & wait";
 /// A server that sends back what it is sent, for many at once.

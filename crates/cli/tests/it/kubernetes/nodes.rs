@@ -7,7 +7,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use super::ends::apply;
-use super::{IDLE, MANIFEST, host, kubeconfig_of, needs_cluster, start, web};
+use super::{MANIFEST, host, kubeconfig_of, needs_cluster, start, web};
 use crate::observer::claims;
 use crate::support::*;
 
