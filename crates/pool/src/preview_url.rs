@@ -252,6 +252,10 @@ impl FromStr for PreviewUrl {
         if domain.len() < 2 {
             return Err(PreviewUrlError::Domain { given: given() });
         }
+        // It reads `%7B` as what that stands for.
+        if domain.contains(['{', '}']) {
+            return Err(PreviewUrlError::Brace { given: given() });
+        }
         pieces.push(Piece::Text(domain.to_owned()));
         Ok(Self { is_https: host_url.is_https(), pieces, port })
     }
@@ -458,6 +462,10 @@ mod tests {
         insta::assert_snapshot!(said("https://{label}-{name}"), @"`https://{label}-{name}` does not end with a domain of its own, such as .preview.example.com");
         insta::assert_snapshot!(said("https://{label-{name}.example.com"), @"`https://{label-{name}.example.com` has a brace without its other");
         insta::assert_snapshot!(said("https://{label}-{name}.example.com/app"), @"`https://{label}-{name}.example.com/app` has a path, but a host URL is http or https and a host, nothing more");
+        assert_eq!(
+            "https://{label}.{name}.a%7Bb".parse::<PreviewUrl>(),
+            Err(PreviewUrlError::Brace { given: "https://{label}.{name}.a%7Bb".to_owned() })
+        );
         assert!(said("https://{label}-{name}.example.com:+80").contains("not a number from 1 to 65535"));
         insta::assert_snapshot!(said("https://{label}-{name}.example.com:99999"), @"`https://{label}-{name}.example.com:99999` has a port that is not a number from 1 to 65535");
         insta::assert_snapshot!(said("https://{label}-{name}.\u{4}"), @"`https://{label}-{name}.\u{4}` does not end with a domain of its own, such as .preview.example.com");
