@@ -1,17 +1,15 @@
 //! Waits until something answers behind an agent's port.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pool::{AgentKey, Port};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::core::Core;
 use crate::model::{AgentRecord, Stage};
-use crate::view::HOST_NETWORK;
+use crate::reach::Reach;
 
 /// How far apart the attempts are.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -32,7 +30,7 @@ impl Core {
             record.warnings.push("there is nothing to wait for: it has no ports".to_owned());
             return record;
         };
-        if reached_at(&record).is_none() {
+        if record.published.is_none() {
             record.warnings.push("there is nothing to wait for: none of its ports is published".to_owned());
             return record;
         }
@@ -58,7 +56,7 @@ impl Core {
 
     /// Whether something of the agent answers on `port`.
     pub(crate) async fn answers(&self, record: &AgentRecord, port: Port) -> bool {
-        let Some(address) = reached_at(record) else { return false };
+        let Some(reach) = Reach::of(record, port) else { return false };
         if let (Ok(runtime), Some(id)) = (self.runtimes.get(&record.runtime), &record.container) {
             match runtime.accepts(id, port.get()).await {
                 Ok(Some(accepts)) => return accepts,
@@ -69,7 +67,7 @@ impl Core {
                 }
             }
         }
-        answers(SocketAddr::new(address, port.get())).await
+        answers(reach).await
     }
 
     fn ended_meanwhile(&self, key: &AgentKey, record: &AgentRecord) -> Option<AgentRecord> {
@@ -91,19 +89,9 @@ fn silence(port: Port, limit: Duration) -> String {
     )
 }
 
-/// The address under which this host reaches the ports of the agent; none if they are not published.
-pub(crate) fn reached_at(record: &AgentRecord) -> Option<IpAddr> {
-    let published = record.published.as_deref()?;
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    if published == HOST_NETWORK {
-        return Some(loopback);
-    }
-    Some(published.parse().ok().filter(|address: &IpAddr| !address.is_unspecified()).unwrap_or(loopback))
-}
-
 /// Whether something accepts a connection there and does not hang up at once.
-async fn answers(address: SocketAddr) -> bool {
-    let Ok(Ok(mut stream)) = timeout(CONNECT, TcpStream::connect(address)).await else { return false };
+async fn answers(reach: Reach) -> bool {
+    let Ok(Ok(mut stream)) = timeout(CONNECT, reach.connect()).await else { return false };
     let mut first = [0; 1];
     match timeout(STAYS_OPEN, stream.read(&mut first)).await {
         // Silence: it waits for a request.

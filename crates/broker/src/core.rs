@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
+use crate::descriptors::Descriptors;
 use crate::guards::Guards;
 use crate::home::Home;
 use crate::ledger::Ledger;
@@ -213,7 +214,9 @@ impl State {
         };
         let pool = PortPool::new(spec);
         let guards = match &settings.server.broker.port_pool {
-            Some(settings::PortPool { guards: true, .. }) => Guards::for_pool(pool.size()),
+            Some(settings::PortPool { guards: true, .. }) => {
+                Guards::up_to(Descriptors::shared_out(pool.size()).guards)
+            }
             _ => Guards::default(),
         };
         Self {

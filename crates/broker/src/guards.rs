@@ -19,10 +19,6 @@ use std::os::fd::OwnedFd;
 use pool::{Port, PortPool};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
-use rustix::process::{Resource, getrlimit, setrlimit};
-
-/// How many file descriptors are left for everything else.
-const RESERVED: u64 = 1024;
 
 /// The guards of a pool.
 #[derive(Default)]
@@ -35,21 +31,9 @@ pub(crate) struct Guards {
 }
 
 impl Guards {
-    /// Guards for a pool of `size` ports, as many as this process may have: its limit of file descriptors is raised as far as
-    /// that is allowed. No port is guarded yet.
-    pub(crate) fn for_pool(size: usize) -> Self {
-        let wanted = size as u64 + RESERVED;
-        let mut limit = getrlimit(Resource::Nofile);
-        if limit.current.is_some_and(|current| current < wanted) {
-            let before = limit;
-            limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
-            if let Err(error) = setrlimit(Resource::Nofile, limit) {
-                tracing::debug!(%error, "the limit of file descriptors cannot be raised");
-                limit = before;
-            }
-        }
-        let left = limit.current.map_or(u64::MAX, |current| current.saturating_sub(RESERVED));
-        Self { limit: usize::try_from(left).unwrap_or(usize::MAX).min(size), ..Self::default() }
+    /// Guards for as many ports as `limit`. None is guarded yet.
+    pub(crate) fn up_to(limit: usize) -> Self {
+        Self { limit, ..Self::default() }
     }
 
     /// How many ports can be guarded.
@@ -131,7 +115,7 @@ mod tests {
     #[test]
     fn a_port_is_guarded_while_it_is_idle() {
         let (mut pool, port) = pool();
-        let mut guards = Guards::for_pool(pool.size());
+        let mut guards = Guards::up_to(1);
         guards.follow(&mut pool);
         assert!(is_guarded(port), "a fresh port");
         let owner = Owner::Agent("default/dev".parse::<AgentKey>().unwrap());
@@ -149,7 +133,7 @@ mod tests {
     #[test]
     fn a_guard_is_in_nobodys_way_who_asks_for_the_port() {
         let (mut pool, port) = pool();
-        let mut guards = Guards::for_pool(pool.size());
+        let mut guards = Guards::up_to(1);
         guards.follow(&mut pool);
         assert!(!probe::is_busy(port), "a probe sees through it");
         for address in ["127.0.0.1", "0.0.0.0", "[::1]", "[::]"] {
@@ -162,7 +146,7 @@ mod tests {
     #[test]
     fn what_could_not_be_guarded_is_tried_again() {
         let (mut pool, port) = pool();
-        let mut guards = Guards::for_pool(pool.size());
+        let mut guards = Guards::up_to(1);
         let family = AddressFamily::INET;
         let holder = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
         bind(&holder, &SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.get()))).unwrap();
@@ -177,7 +161,7 @@ mod tests {
     #[test]
     fn there_are_no_more_guards_than_there_may_be() {
         let (mut pool, port) = pool();
-        let mut guards = Guards { limit: 0, ..Guards::default() };
+        let mut guards = Guards::up_to(0);
         guards.follow(&mut pool);
         assert!(!is_guarded(port));
     }

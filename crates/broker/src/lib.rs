@@ -27,6 +27,7 @@ mod bare;
 mod blocked;
 mod clock;
 mod core;
+mod descriptors;
 mod engines;
 mod error;
 #[cfg(feature = "faults")]
@@ -52,6 +53,7 @@ mod outcome;
 mod plan;
 mod preview;
 mod probe;
+mod reach;
 mod reason;
 mod reconcile;
 mod runtimes;

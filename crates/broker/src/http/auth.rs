@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::Code;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::header::{AUTHORIZATION, ORIGIN};
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -55,7 +55,7 @@ impl Guard {
             .hint("the token is in the file `token` in the broker's home; `berthold` reads it from there or from BERTHOLD_TOKEN"));
         }
         // The cookie comes with whatever the browser sends; only the broker's own page may have it sent.
-        if !is_own_page(request.method(), headers) {
+        if !is_own_page(request) {
             return Err(Refusal::new(Code::Forbidden, "this was sent from a page of another site"));
         }
         if path == "/v1/sessions" {
@@ -68,12 +68,13 @@ impl Guard {
 
 /// Whether a page of this very origin sent it, or, for what changes nothing, a person who typed the address. Browsers say so in
 /// `Sec-Fetch-Site` (Fetch Metadata), older ones only in `Origin` (RFC 6454), and not always there.
-fn is_own_page(method: &Method, headers: &HeaderMap) -> bool {
-    let is_safe = matches!(*method, Method::GET | Method::HEAD);
+fn is_own_page(request: &Request) -> bool {
+    let headers = request.headers();
+    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
     if let Some(site) = text(headers, "sec-fetch-site") {
         return site == "same-origin" || is_safe && site == "none";
     }
-    match (text(headers, ORIGIN.as_str()), text(headers, HOST.as_str())) {
+    match (text(headers, ORIGIN.as_str()), host::named(request)) {
         (Some(origin), Some(host)) => {
             origin.split_once("://").is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host))
         }
@@ -100,12 +101,12 @@ mod tests {
 
     #[test]
     fn only_the_broker_s_own_page_has_its_cookie_sent() {
-        let check = |method: Method, pairs: &[(&'static str, &str)]| {
-            let headers = pairs
-                .iter()
-                .map(|(name, value)| (axum::http::HeaderName::from_static(name), value.parse().unwrap()));
-            is_own_page(&method, &headers.collect())
+        let sent = |method: Method, uri: &str, pairs: &[(&'static str, &str)]| {
+            let request = axum::http::Request::builder().method(method).uri(uri);
+            let request = pairs.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+            is_own_page(&request.body(axum::body::Body::empty()).unwrap())
         };
+        let check = |method, pairs: &[(&'static str, &str)]| sent(method, "/", pairs);
         let host = ("host", "localhost:9800");
         assert!(check(Method::POST, &[host, ("sec-fetch-site", "same-origin")]));
         assert!(check(Method::GET, &[host, ("sec-fetch-site", "none")]));
@@ -120,5 +121,9 @@ mod tests {
             assert!(!check(Method::GET, &[host, ("origin", origin)]), "{origin}");
         }
         assert!(!check(Method::POST, &[host]) && check(Method::GET, &[host]));
+        // HTTP/2 has the host in the URI.
+        let own = "http://localhost:9800/";
+        assert!(sent(Method::POST, own, &[("origin", "http://localhost:9800")]));
+        assert!(!sent(Method::POST, own, &[("origin", "http://localhost:8000")]));
     }
 }

@@ -1,78 +1,127 @@
 //! What is behind an agent's ports, as a browser would find it.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use api::{Behind, BehindDocument, Problem};
-use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use futures_util::future::join_all;
-use pool::environment;
+use pool::{LeaseId, Port, environment};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::agents::key;
 use super::problem::Refusal;
-use crate::answer::reached_at;
 use crate::core::Core;
+use crate::reach::Reach;
 
 /// How long a server may take for the beginning of its page, and how much of that is looked at.
 const PATIENCE: Duration = Duration::from_secs(2);
 const BEGINNING: u64 = 64 * 1024;
+/// How long it is taken for known what a page is, and that there was no answer in HTTP.
+const LASTS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 /// The longest title that is told, in characters.
 const TITLE: usize = 120;
 
-/// What is behind the agent's ports: whether something listens, and with what it answers if it speaks HTTP.
+/// What the pages behind ports were when they were asked for last. Each look is a line in the log of the agent's server, so what is
+/// known is not asked for anew each time that someone wants to know it.
+#[derive(Default)]
+pub(super) struct Looks {
+    pages: Mutex<HashMap<(LeaseId, Port), (Page, Instant)>>,
+}
+
+/// The status and the title of a page, as far as it has them.
+type Page = (Option<u16>, Option<String>);
+
+impl Looks {
+    fn known(&self, at: &(LeaseId, Port)) -> Option<Page> {
+        let pages = self.pages();
+        let (page, asked) = pages.get(at)?;
+        let lasts = if page.0.is_some() { LASTS.0 } else { LASTS.1 };
+        (asked.elapsed() < lasts).then(|| page.clone())
+    }
+
+    fn keep(&self, at: (LeaseId, Port), page: Page) {
+        let mut pages = self.pages();
+        pages.retain(|_, (_, asked)| asked.elapsed() < LASTS.0);
+        pages.insert(at, (page, Instant::now()));
+    }
+
+    fn forget(&self, at: &(LeaseId, Port)) {
+        self.pages().remove(at);
+    }
+
+    fn pages(&self) -> MutexGuard<'_, HashMap<(LeaseId, Port), (Page, Instant)>> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is behind the agent's ports: whether something listens, and with what it answers if it speaks HTTP. (The answer to a `GET /`
+/// may be half a minute old.)
 #[utoipa::path(get, path = "/v1/agents/{project}/{name}/behind", tag = "agents",
     params(("project" = String, Path), ("name" = String, Path)),
     responses((status = 200, body = BehindDocument), (status = 404, body = Problem)))]
 pub(super) async fn behind(
     State(core): State<Arc<Core>>,
+    Extension(looks): Extension<Arc<Looks>>,
     path: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Json<BehindDocument>, Refusal> {
     let key = key(path)?;
     let record = core.agent(&key).ok_or_else(|| core.unknown(&key))?;
-    let (address, core, record) = (reached_at(&record), &core, &record);
+    let (looks, core, record) = (&looks, &core, &record);
     let looked = environment::labelled(record.ports()).map(|(label, port)| async move {
         let nothing = Behind { label: label.to_string(), port: port.get(), ..Behind::default() };
-        let Some(address) = address.map(|address| SocketAddr::new(address, port.get())) else {
-            return nothing;
-        };
+        let Some((reach, lease)) = Reach::of(record, port).zip(record.lease.as_ref()) else { return nothing };
+        let at = (lease.id.clone(), port);
         if !timeout(PATIENCE, core.answers(record, port)).await.unwrap_or(false) {
+            looks.forget(&at);
             return nothing;
         }
-        let page = timeout(PATIENCE, page(address)).await.ok().flatten().unwrap_or_default();
-        let (status, title) = read(&page);
+        let (status, title) = match looks.known(&at) {
+            Some(page) => page,
+            None => {
+                let page = page(reach).await;
+                looks.keep(at, page.clone());
+                page
+            }
+        };
         Behind { listens: true, status, title, ..nothing }
     });
     Ok(Json(BehindDocument { behind: join_all(looked).await }))
 }
 
-/// The beginning of what is answered to a `GET /`.
-async fn page(address: SocketAddr) -> Option<Vec<u8>> {
-    let mut stream = TcpStream::connect(address).await.ok()?;
+/// What is answered to a `GET /`, as far as it comes in time: a page may never end.
+async fn page(reach: Reach) -> Page {
+    let mut page = Vec::new();
+    // Without all of it, there is what has come.
+    drop(timeout(PATIENCE, read_page(reach, &mut page)).await);
+    read(&page)
+}
+
+async fn read_page(reach: Reach, page: &mut Vec<u8>) -> io::Result<()> {
+    let mut stream = reach.connect().await?;
     let request = format!(
         "GET / HTTP/1.1\r\nHost: localhost:{}\r\nAccept: text/html\r\nConnection: close\r\n\r\n",
-        address.port()
+        reach.port()
     );
-    stream.write_all(request.as_bytes()).await.ok()?;
-    let (mut page, mut left) = (Vec::new(), stream.take(BEGINNING));
-    let mut buffer = [0; 4096];
-    // A server that does not close, or breaks off, has said enough once there is a title.
-    while let Ok(Ok(read @ 1..)) = timeout(PATIENCE / 2, left.read(&mut buffer)).await {
+    stream.write_all(request.as_bytes()).await?;
+    let (mut left, mut buffer) = (stream.take(BEGINNING), [0; 4096]);
+    loop {
+        let read = left.read(&mut buffer).await?;
         page.extend_from_slice(&buffer[..read]);
-        if self::read(&page).1.is_some() {
-            break;
+        // A server that does not close has said enough once there is a title.
+        if read == 0 || self::read(page).1.is_some() {
+            return Ok(());
         }
     }
-    Some(page)
 }
 
 /// The status and the title of an answer, as far as it has come.
-fn read(page: &[u8]) -> (Option<u16>, Option<String>) {
+fn read(page: &[u8]) -> Page {
     let text = String::from_utf8_lossy(page);
     let status = text.strip_prefix("HTTP/1.").and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
     if status.is_none() {
@@ -83,7 +132,8 @@ fn read(page: &[u8]) -> (Option<u16>, Option<String>) {
     let title = lower.find("<title").and_then(|at| {
         let start = at + lower[at..].find('>')? + 1;
         let end = start + lower[start..].find("</title")?;
-        let words: Vec<&str> = text[start..end].split_whitespace().collect();
+        let text = html_escape::decode_html_entities(&text[start..end]);
+        let words: Vec<&str> = text.split_whitespace().collect();
         Some(words.join(" ").chars().take(TITLE).collect::<String>())
     });
     (status, title.filter(|title| !title.is_empty()))
@@ -97,6 +147,8 @@ mod tests {
     fn the_status_and_the_title() {
         let page = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html><head><TITLE lang=en>\n My  App </title>";
         assert_eq!(read(page.as_bytes()), (Some(200), Some("My App".to_owned())));
+        let page = b"HTTP/1.1 200 OK\r\n\r\n<title>Caf&eacute; &amp; Bar&#8212;&#x27;s &lt;b&gt;</title>";
+        assert_eq!(read(page).1.as_deref(), Some("Caf\u{e9} & Bar\u{2014}'s <b>"));
         assert_eq!(read(b"HTTP/1.0 404 Not Found\r\n\r\n<title>unfinished"), (Some(404), None));
         assert_eq!(read(b"SSH-2.0-OpenSSH_9.2"), (None, None));
         assert_eq!(read(b""), (None, None));

@@ -32,7 +32,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::core::Core;
-use crate::listen::Listener;
+use crate::descriptors::Descriptors;
+use crate::listen::{self, Listener};
 use crate::preview::{Front, Previews};
 use sessions::Sessions;
 
@@ -83,7 +84,8 @@ pub(crate) async fn serve(core: Arc<Core>, socket: UnixListener, listener: Optio
     let router: Router<Arc<Core>> = routes().into();
     let router = router.method_not_allowed_fallback(problem::no_such_method);
     let sessions = Arc::new(Sessions::new(&core.id, &token));
-    let router = router.layer(Extension(Arc::clone(&sessions)));
+    let looks = Arc::new(behind::Looks::default());
+    let router = router.layer(Extension(Arc::clone(&sessions))).layer(Extension(looks));
     let open = router.clone().fallback(problem::no_such_call).with_state(Arc::clone(&core));
     let host = core.settings.server.broker.port_pool.as_ref().and_then(|pool| pool.host_url.as_ref());
     let guard = auth::Guard { token, sessions: Arc::clone(&sessions), host: host.map(pool::HostUrl::host) };
@@ -97,20 +99,20 @@ pub(crate) async fn serve(core: Arc<Core>, socket: UnixListener, listener: Optio
         .with_state(Arc::clone(&core))
         .layer(middleware::from_fn_with_state(Arc::new(guard), auth::require))
         .layer(middleware::from_fn(page::harden));
-    let ended = || core.shutdown.clone().cancelled_owned();
     let on_listen = async {
         let Some(listener) = listener else { return };
-        let (shares, dealing) = listener.shared(threads());
+        let limit = Descriptors::shared_out(core.state().guards.limit()).connections;
+        let (shares, dealing) = listener.shared(threads(), limit);
         let serving = shares.into_iter().map(|share| {
             // With connections to agents of its own: one thread does not wake another.
             let front = Front::new(Previews::new(Arc::clone(&core)), guarded.clone());
-            let ended = ended();
-            let serving = async move { axum::serve(share, front).with_graceful_shutdown(ended).await };
+            let serving = listen::serve(share, move |peer| front.visit(peer), core.shutdown.clone());
             async { tell(on_its_own_thread(serving).await) }
         });
         tokio::join!(core.shutdown.run_until_cancelled(dealing), join_all(serving));
     };
-    let on_socket = async { tell(axum::serve(socket, open).with_graceful_shutdown(ended()).await) };
+    let ended = core.shutdown.clone().cancelled_owned();
+    let on_socket = async { tell(axum::serve(socket, open).with_graceful_shutdown(ended).await) };
     tokio::join!(on_socket, on_listen);
 }
 
@@ -127,12 +129,12 @@ fn threads() -> usize {
 
 /// Runs what serves browsers on one thread that does nothing else. Where a runtime's threads wake each other for each request that is
 /// passed on, that costs more than passing it on: `benches/preview.rs` had 0.57 of nginx's small answers so, and 0.82 with this.
-async fn on_its_own_thread(serving: impl Future<Output = io::Result<()>> + Send + 'static) -> io::Result<()> {
+async fn on_its_own_thread(serving: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
     let (ended, served) = oneshot::channel();
     thread::Builder::new().name("listen".to_owned()).spawn(move || {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         // Nobody waits for it any more once the broker ends.
-        drop(ended.send(runtime.and_then(|runtime| runtime.block_on(serving))));
+        drop(ended.send(runtime.map(|runtime| runtime.block_on(serving))));
     })?;
     served.await.unwrap_or_else(|_| Err(io::Error::other("its thread has panicked")))
 }

@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -21,7 +20,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{CONNECTING, IDLE};
+use super::trouble::Trouble;
+use super::{CONNECTING, HEADERS, IDLE};
+use crate::reach::Reach;
 
 /// How many connections to one port are kept that nobody uses.
 const KEPT: usize = 64;
@@ -39,7 +40,7 @@ pub(super) struct Connections {
 #[derive(Default)]
 struct Idle {
     /// The one that was used last is the last.
-    links: HashMap<SocketAddr, VecDeque<(Link, Instant)>>,
+    links: HashMap<Reach, VecDeque<(Link, Instant)>>,
     /// Whether a task ends those that nobody has used for long.
     is_swept: bool,
 }
@@ -66,25 +67,14 @@ impl Driver {
 }
 
 impl Link {
-    async fn connect(to: SocketAddr) -> Result<Self, Trouble> {
-        let stream = timeout(CONNECTING, TcpStream::connect(to)).await.map_err(|_| Trouble::Silent)??;
+    async fn connect(to: Reach) -> Result<Self, Trouble> {
+        let stream = timeout(CONNECTING, to.connect()).await.map_err(|_| Trouble::Silent)??;
         stream.set_nodelay(true)?;
         // Requests here are a head alone, for which one buffer is enough.
         let (sender, connection) =
-            http1::Builder::new().writev(false).handshake(TokioIo::new(stream)).await?;
+            http1::Builder::new().writev(false).max_headers(HEADERS).handshake(TokioIo::new(stream)).await?;
         Ok(Self { sender, driver: Driver { connection: Box::pin(connection), is_over: false } })
     }
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
-    #[error("it does not accept a connection within {} s", CONNECTING.as_secs())]
-    Silent,
-    #[error(transparent)]
-    Connection(#[from] std::io::Error),
-    #[error(transparent)]
-    Http(#[from] hyper::Error),
 }
 
 impl Connections {
@@ -92,18 +82,20 @@ impl Connections {
     /// rare in a box: an `async fn` keeps its arguments twice, and what is made for each request is to be small.)
     pub(super) fn ask(
         self: &Arc<Self>,
-        to: SocketAddr,
+        to: Reach,
         mut request: Asked,
     ) -> impl Future<Output = Result<Response<Answer>, Trouble>> + use<> {
         let home = Arc::clone(self);
         async move {
+            let mut may_be_kept = true;
             loop {
-                let kept = home.take(to).await;
+                let kept = if may_be_kept { home.take(to).await } else { None };
                 let is_kept = kept.is_some();
                 let mut link = match kept {
                     Some(link) => link,
                     None => Box::pin(Link::connect(to)).await?,
                 };
+                let again = if is_kept { repeated(&request) } else { None };
                 let answered = {
                     let mut answer = pin!(link.sender.try_send_request(request));
                     poll_fn(|context| {
@@ -124,9 +116,13 @@ impl Connections {
                         }
                         return Ok(response);
                     }
-                    Err(mut refused) => match refused.take_message() {
-                        // The server has closed a connection that nobody used; nothing of the request was sent.
-                        Some(unsent) if is_kept => request = unsent,
+                    // The server may close a connection that nobody uses, also while a request is on its way to it.
+                    Err(mut refused) => match (refused.take_message(), again) {
+                        (Some(unsent), _) if is_kept => request = unsent,
+                        (None, Some(again)) if !refused.error().is_parse() => {
+                            may_be_kept = false;
+                            request = again;
+                        }
                         _ => return Err(refused.into_error().into()),
                     },
                 }
@@ -135,7 +131,7 @@ impl Connections {
     }
 
     /// One that is open, as far as can be known.
-    async fn take(&self, to: SocketAddr) -> Option<Link> {
+    async fn take(&self, to: Reach) -> Option<Link> {
         loop {
             let (mut link, used) = self.idle().links.get_mut(&to)?.pop_back()?;
             poll_fn(|context| {
@@ -149,7 +145,7 @@ impl Connections {
         }
     }
 
-    fn keep(self: &Arc<Self>, to: SocketAddr, link: Link) {
+    fn keep(self: &Arc<Self>, to: Reach, link: Link) {
         let mut idle = self.idle();
         let links = idle.links.entry(to).or_default();
         if links.len() >= KEPT {
@@ -182,12 +178,24 @@ impl Connections {
     }
 }
 
+/// The same request once more, if it may be sent twice: it asks for nothing to be changed (RFC 9110, section 9.2.2).
+fn repeated(request: &Asked) -> Option<Asked> {
+    if !request.method().is_safe() {
+        return None;
+    }
+    let mut again = Request::new(Empty::new());
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
+}
+
 /// The body of an answer. Whoever reads it drives the connection.
 pub(super) struct Answer {
     body: Incoming,
     link: Option<Link>,
     home: Arc<Connections>,
-    to: SocketAddr,
+    to: Reach,
 }
 
 impl Answer {

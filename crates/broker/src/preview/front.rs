@@ -1,28 +1,25 @@
 //! What is on `listen`: previews, and under its own names the broker.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::Router;
-use axum::extract::Request;
+use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::serve::IncomingStream;
 use futures_util::future::BoxFuture;
+use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 use tower_service::Service;
 
 use super::Previews;
 use crate::host;
-use crate::listen::Share;
 
 /// Makes what answers on each connection.
-#[derive(Clone)]
 pub(crate) struct Front(Arc<Behind>);
 
 struct Behind {
@@ -37,45 +34,30 @@ impl Front {
     pub(crate) fn new(previews: Previews, broker: Router) -> Self {
         Self(Arc::new(Behind { previews: Arc::new(previews), broker, runtime: Handle::current() }))
     }
-}
 
-impl Service<IncomingStream<'_, Share>> for Front {
-    type Response = Visit;
-    type Error = Infallible;
-    type Future = Ready<Result<Visit, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, stream: IncomingStream<'_, Share>) -> Self::Future {
-        ready(Ok(Visit { behind: Arc::clone(&self.0), peer: stream.remote_addr().ip().to_canonical() }))
+    /// What answers on a connection of a client at `peer`.
+    pub(crate) fn visit(&self, peer: IpAddr) -> Visit {
+        Visit { behind: Arc::clone(&self.0), peer }
     }
 }
 
 /// What answers on one connection.
-#[derive(Clone)]
 pub(crate) struct Visit {
     behind: Arc<Behind>,
     peer: IpAddr,
 }
 
-impl Service<Request> for Visit {
+impl hyper::service::Service<hyper::Request<Incoming>> for Visit {
     type Response = Response;
     type Error = Infallible;
     type Future = Answering;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // So is a router always.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        let behind = &self.behind;
+    fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
+        let (behind, request) = (&self.behind, request.map(Body::new));
         match host::named(&request).and_then(|host| behind.previews.meaning(host)) {
             Some(asked) => Answering::Preview(behind.previews.answer(request, asked, self.peer)),
             None => {
-                // It ends with the client's wish for it.
+                // It ends with the client's wish for it. A router is always ready.
                 let answer = behind.runtime.spawn(behind.broker.clone().call(request));
                 Answering::Broker(AbortOnDropHandle::new(answer))
             }

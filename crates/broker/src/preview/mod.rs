@@ -14,12 +14,14 @@ mod connections;
 mod front;
 mod headers;
 mod notice;
+mod server;
+mod trouble;
 
 pub(crate) use self::front::Front;
 pub(crate) use self::headers::SESSION as SESSION_COOKIE;
 
 use std::future::ready;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +39,6 @@ use hyper::body::Body as HttpBody;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pool::AgentKey;
 use settings::PreviewHost;
@@ -46,13 +47,17 @@ use tokio::io::copy_bidirectional;
 use self::address::Address;
 use self::connections::Connections;
 use self::notice::Notice;
-use crate::answer::reached_at;
+use self::server::Server;
+use self::trouble::Trouble;
 use crate::core::Core;
 use crate::host;
 use crate::model::Stage;
+use crate::reach::Reach;
 
 /// How long an agent's server may take to accept a connection.
 const CONNECTING: Duration = Duration::from_secs(5);
+/// How many headers an answer may have.
+const HEADERS: usize = 256;
 /// How long a connection to an agent is kept that nobody uses, shorter than servers keep theirs (Node.js: 5 s).
 const IDLE: Duration = Duration::from_secs(4);
 
@@ -63,18 +68,16 @@ pub(crate) struct Previews {
     mark: Option<HeaderValue>,
     connections: Arc<Connections>,
     /// For requests that [`Connections`] are not for.
-    client: Client<HttpConnector, Body>,
+    client: Client<Server, Body>,
 }
 
 impl Previews {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECTING));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
-            .build(connector);
+            .http1_max_headers(HEADERS)
+            .build(Server);
         let mark = HeaderValue::from_str(&core.id).ok();
         Self { core, mark, connections: Arc::default(), client }
     }
@@ -105,7 +108,7 @@ impl Previews {
     }
 
     /// Where the port is, or why it leads nowhere.
-    fn find(&self, address: &Address) -> Result<SocketAddr, Notice> {
+    fn find(&self, address: &Address) -> Result<Reach, Notice> {
         let key = &address.key;
         let state = self.core.state();
         let Some(record) = state.agents.get(key) else {
@@ -125,20 +128,19 @@ impl Previews {
             stage => return Err(waits(stage == Stage::Starting)),
         }
         let index = address.label.map_or(0, pool::Label::index);
-        let Some(port) = record.ports().get(index) else {
+        let Some(port) = record.ports().get(index).copied() else {
             let label = address.label.map_or_else(|| "port".to_owned(), |label| format!("port {label}"));
             return Err(no_such(
                 format!("{} has no {label}", shown(key)),
                 format!("it has {} of them", record.ports().len()),
             ));
         };
-        let Some(host) = reached_at(record) else {
-            return Err(no_such(
+        Reach::of(record, port).ok_or_else(|| {
+            no_such(
                 format!("the ports of {} are not published", shown(key)),
                 "its network publishes none".to_owned(),
-            ));
-        };
-        Ok(SocketAddr::new(host, port.get()))
+            )
+        })
     }
 
     /// Answers what is meant for an agent.
@@ -157,7 +159,7 @@ impl Previews {
             // To a server itself goes the path alone (RFC 9112, section 3.2.1).
             parts.uri = parts.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
             let asking = self.connections.ask(passage.to, Request::from_parts(parts, Empty::new()));
-            return asking.map(|answered| passage.end(answered.map_err(|error| error.to_string()))).boxed();
+            return asking.map(move |answered| passage.end(answered)).boxed();
         }
         let previews = Arc::clone(self);
         async move { previews.ask_with_body(passage, request).await }.boxed()
@@ -208,18 +210,17 @@ impl Previews {
     }
 
     /// Asks with a body, or for what becomes something else.
-    async fn ask_with_body(&self, mut passage: Box<Passage>, mut request: Request) -> Response {
+    async fn ask_with_body(&self, passage: Box<Passage>, mut request: Request) -> Response {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let answered = match format!("http://{}{path}", passage.to).parse::<Uri>() {
+        let answered = match format!("http://{}{path}", passage.to.authority()).parse::<Uri>() {
             Ok(uri) => {
                 *request.uri_mut() = uri;
-                self.client.request(request).await.map_err(|error| error.to_string())
+                self.client.request(request).await.map_err(Trouble::from)
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.into()),
         };
-        let upgrade = passage.upgrade.take();
         let mut response = passage.end(answered);
-        if let Some(upgrade) = upgrade
+        if let Some(upgrade) = passage.upgrade
             && response.status() == StatusCode::SWITCHING_PROTOCOLS
         {
             if upgrade.of_stream {
@@ -257,7 +258,7 @@ struct Asked {
 /// A request on its way to an agent's server.
 struct Passage {
     agent: AgentKey,
-    to: SocketAddr,
+    to: Reach,
     /// The host that was asked for, and the one that the server is told.
     host: HeaderValue,
     sent_host: HeaderValue,
@@ -268,24 +269,21 @@ struct Passage {
 
 impl Passage {
     /// The answer as the client is to get it. What failed is for the log.
-    fn end<B>(self, answered: Result<hyper::Response<B>, String>) -> Response
+    fn end<B>(&self, answered: Result<hyper::Response<B>, Trouble>) -> Response
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
+        let is_upgrade =
+            answered.as_ref().is_ok_and(|response| response.status() == StatusCode::SWITCHING_PROTOCOLS);
+        let answered = if is_upgrade && self.upgrade.is_none() { Err(Trouble::Unasked) } else { answered };
         let mut response = match answered {
             Ok(response) => response.map(Body::new),
             Err(error) => {
-                tracing::debug!(agent = %self.agent, error, "a preview has no answer");
-                let notice = Notice {
-                    status: StatusCode::BAD_GATEWAY,
-                    said: format!("nothing answers on port {} of {} yet", self.to.port(), shown(&self.agent)),
-                    hint: "the server must listen on 0.0.0.0 inside, on the port in its variable".to_owned(),
-                    passes: true,
-                };
+                tracing::debug!(agent = %self.agent, %error, "a preview has no answer");
+                let notice = error.notice(&shown(&self.agent), self.to.port());
                 return notice.answer(self.wants_html);
             }
         };
-        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
         headers::strip_hop_by_hop(headers, is_upgrade);
         headers::confine_cookies(headers);

@@ -21,6 +21,7 @@ mod lessons;
 mod observer;
 mod podman;
 mod preview;
+mod preview_answers;
 mod preview_browser;
 mod process;
 mod reconcile;

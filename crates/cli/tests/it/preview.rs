@@ -41,12 +41,12 @@ impl Stage {
         format!("{label}.dev.{}.localhost:{}", self.host.project(), self.listen)
     }
 
-    fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         TcpStream::connect(("127.0.0.1", self.listen)).unwrap()
     }
 
     /// The whole answer to a request of these lines.
-    fn ask(&self, lines: &[&str]) -> String {
+    pub(crate) fn ask(&self, lines: &[&str]) -> String {
         let mut stream = self.connect();
         write!(stream, "{}\r\nConnection: close\r\n\r\n", lines.join("\r\n")).unwrap();
         let mut answer = String::new();
@@ -74,7 +74,7 @@ impl Stage {
 }
 
 /// What comes until an empty line.
-fn head(stream: &mut impl BufRead) -> String {
+pub(crate) fn head(stream: &mut impl BufRead) -> String {
     let mut head = String::new();
     while let Ok(1..) = stream.read_line(&mut head) {
         if head.ends_with("\r\n\r\n") {
@@ -84,7 +84,7 @@ fn head(stream: &mut impl BufRead) -> String {
     head
 }
 
-fn answer(stream: &mut BufReader<TcpStream>, headers: &str, body: &str) {
+pub(crate) fn answer(stream: &mut BufReader<TcpStream>, headers: &str, body: &str) {
     let length = body.len();
     write!(stream.get_mut(), "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{headers}\r\n{body}").unwrap();
 }

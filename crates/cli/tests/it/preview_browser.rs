@@ -70,6 +70,23 @@ async fn over_one_http2_connection_go_requests_and_websockets() {
     }
 }
 
+/// A server that ends while something is sent to it: that is told also while the rest is still on its way.
+#[tokio::test]
+async fn an_upload_over_http2_that_is_cut_is_told_as_that() {
+    let stage = Stage::new("");
+    stage.serve(0, |_, stream| drop(stream));
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", stage.listen)).await.unwrap();
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let _connection = tokio::spawn(connection);
+    let uri = format!("http://{}/x", stage.name("a"));
+    let body = Full::new(Bytes::from(vec![0; 30 << 20]));
+    let response = client.send_request(Request::put(uri).body(body).unwrap()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    let said = response.into_body().collect().await.unwrap().to_bytes();
+    assert!(String::from_utf8_lossy(&said).contains("nothing answers"));
+}
+
 /// A real dev server: its page through the preview, and an edit that arrives by its WebSocket.
 #[test]
 fn vite_reloads_hot_through_its_preview() {

@@ -405,14 +405,15 @@ pub(crate) fn docker_is_here() -> bool {
     engine_is_here("docker")
 }
 
+/// Whether what a test needs must be here (`BERTHOLD_REQUIRE`): that it is not is then a failure.
+pub(crate) fn is_required(what: &str) -> bool {
+    std::env::var("BERTHOLD_REQUIRE").unwrap_or_default().split(',').any(|name| name == what)
+}
+
 /// Whether an engine answers. Where it is required, it must.
 pub(crate) fn engine_is_here(engine: &str) -> bool {
-    let required = std::env::var("BERTHOLD_REQUIRE").unwrap_or_default();
     let answers = answers(engine);
-    assert!(
-        answers || !required.split(',').any(|name| name == engine),
-        "{engine} is required and does not answer"
-    );
+    assert!(answers || !is_required(engine), "{engine} is required and does not answer");
     answers
 }
 
@@ -429,8 +430,7 @@ pub(crate) fn browser_tests() -> Option<PathBuf> {
     let chromium = std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".to_owned());
     let is_here = Path::new(&chromium).exists() && files.join("node_modules/playwright-core").exists();
     if !is_here {
-        let required = std::env::var("BERTHOLD_REQUIRE").unwrap_or_default();
-        assert!(!required.split(',').any(|name| name == "chromium"), "chromium is required and is not here");
+        assert!(!is_required("chromium"), "chromium is required and is not here");
         let said =
             "Chromium is not here, or not what drives it (`npm ci` in crates/cli/tests/browser): not tested";
         drop(writeln!(std::io::stderr(), "{said}"));
@@ -440,12 +440,10 @@ pub(crate) fn browser_tests() -> Option<PathBuf> {
 
 /// Whether there is a cluster for the tests. Where it is required, it must be.
 pub(crate) fn cluster_is_here() -> bool {
-    let required = std::env::var("BERTHOLD_REQUIRE").unwrap_or_default();
     let is_here = std::env::var_os("BERTHOLD_KUBECONFIG").is_some()
         && kubectl_command().args(["get", "namespaces"]).output().is_ok_and(|output| output.status.success());
-    let is_required = required.split(',').any(|name| name == "kubernetes");
     assert!(
-        is_here || !is_required,
+        is_here || !is_required("kubernetes"),
         "kubernetes is required: BERTHOLD_KUBECONFIG names no cluster that answers"
     );
     is_here
@@ -621,4 +619,13 @@ impl Drop for Between {
             drop(stream.shutdown(Shutdown::Both));
         }
     }
+}
+
+/// What the API says is behind port A of an agent.
+pub(crate) fn behind(host: &Host, name: &str) -> serde_json::Value {
+    let path = format!("/v1/agents/{}/{name}/behind", host.project());
+    let answer = http_get_unix(&host.path("broker.sock"), &path).unwrap();
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    let (start, end) = (body.find('{').unwrap(), body.rfind('}').unwrap());
+    serde_json::from_str::<serde_json::Value>(&body[start..=end]).unwrap()["behind"][0].clone()
 }

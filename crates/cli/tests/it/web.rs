@@ -142,15 +142,7 @@ fn what_is_behind_a_port_is_told() {
     let (host, _) = listening(6);
     host.ok(&[&process_agent("dev")[..2], &["--wait"], &process_agent("dev")[2..]].concat());
     host.ok(&["start", "idle", "--runtime", "process", "--", "sleep", "100000"]);
-    let behind = |name: &str| {
-        let path = format!("/v1/agents/{}/{name}/behind", host.project());
-        let answer = http_get_unix(&host.path("broker.sock"), &path).unwrap();
-        let body = answer.split_once("\r\n\r\n").unwrap().1;
-        let start = body.find('{').unwrap();
-        serde_json::from_str::<serde_json::Value>(&body[start..=body.rfind('}').unwrap()]).unwrap()["behind"]
-            [0]
-        .clone()
-    };
+    let behind = |name: &str| behind(&host, name);
     eventually("the server answers", || behind("dev")["listens"] == true);
     let told = behind("dev");
     assert_eq!((&told["status"], &told["port"]), (&serde_json::json!(200), &serde_json::json!(host.port(0))));

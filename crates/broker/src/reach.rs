@@ -1,0 +1,86 @@
+//! Where this host reaches an agent's port.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use pool::Port;
+use tokio::net::TcpStream;
+
+use crate::model::AgentRecord;
+use crate::view::HOST_NETWORK;
+
+/// Where a port of an agent is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Reach {
+    address: SocketAddr,
+    /// Whether the agent binds its ports on this host itself. A server that listens on `localhost` may then be on `::1` alone (so are
+    /// those of Node.js 17 and later where that name means it first), as a browser finds it.
+    is_own: bool,
+}
+
+impl Reach {
+    /// Where that port of the agent is; none if its ports are not published.
+    pub(crate) fn of(record: &AgentRecord, port: Port) -> Option<Self> {
+        let published = record.published.as_deref()?;
+        let is_own = published == HOST_NETWORK;
+        let named = published.parse().ok().filter(|address: &IpAddr| !address.is_unspecified());
+        let address = named.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        Some(Self { address: SocketAddr::new(address, port.get()), is_own })
+    }
+
+    pub(crate) fn port(self) -> u16 {
+        self.address.port()
+    }
+
+    /// Connects to what listens there.
+    pub(crate) async fn connect(self) -> io::Result<TcpStream> {
+        match TcpStream::connect(self.address).await {
+            Err(refused) if self.is_own && refused.kind() == io::ErrorKind::ConnectionRefused => {
+                TcpStream::connect((Ipv6Addr::LOCALHOST, self.port())).await.map_err(|_| refused)
+            }
+            connected => connected,
+        }
+    }
+
+    /// As the authority of a URI, from which [`Reach::from_authority`] has it back.
+    pub(crate) fn authority(self) -> String {
+        if self.is_own { format!("localhost:{}", self.port()) } else { self.address.to_string() }
+    }
+
+    /// What [`Reach::authority`] has written.
+    pub(crate) fn from_authority(text: &str) -> Option<Self> {
+        let of_own = |port: &str| Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse().ok()?)));
+        match text.strip_prefix("localhost:") {
+            Some(port) => Some(Self { address: of_own(port)?, is_own: true }),
+            None => Some(Self { address: text.parse().ok()?, is_own: false }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_of_the_ipv6_loopback_alone_is_reached_where_the_agent_binds_itself() {
+        let Ok(server) = TcpListener::bind("[::1]:0").await else { return };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.local_addr().unwrap().port()));
+        Reach { address, is_own: true }.connect().await.unwrap();
+        Reach { address, is_own: false }.connect().await.unwrap_err();
+        drop(server);
+        let error = Reach { address, is_own: true }.connect().await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn it_is_written_and_read() {
+        for (address, is_own) in [("127.0.0.1:8000", true), ("192.0.2.7:8000", false), ("[::1]:8000", false)]
+        {
+            let reach = Reach { address: address.parse().unwrap(), is_own };
+            assert_eq!(Reach::from_authority(&reach.authority()), Some(reach));
+        }
+        assert_eq!(Reach::from_authority("example.com:80"), None);
+    }
+}

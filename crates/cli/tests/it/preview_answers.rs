@@ -1,0 +1,153 @@
+//! Previews of servers that answer oddly, late, or not at all.
+
+use std::io::{BufReader, Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::preview::{Stage, answer, head};
+use crate::support::*;
+
+/// The answer to a browser that opens port A.
+fn page(stage: &Stage) -> String {
+    stage.ask(&["GET / HTTP/1.1", &format!("Host: {}", stage.name("a")), "Accept: text/html"])
+}
+
+/// What will not be otherwise in a second is not looked at again each second.
+#[test]
+fn what_is_no_http_is_told_as_that() {
+    for said in [
+        "SSH-2.0-OpenSSH_9.2\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nConnection: upgrade\r\n\r\n",
+    ] {
+        let stage = Stage::new("");
+        stage.serve(0, move |_, mut stream| {
+            stream.get_mut().write_all(said.as_bytes()).unwrap();
+            // Until it is closed from there.
+            drop(stream.read(&mut [0]));
+        });
+        let told = page(&stage);
+        assert!(told.starts_with("HTTP/1.1 502") && told.contains("cannot be shown"), "{said}: {told}");
+        assert!(!told.contains("http-equiv"), "{said}: {told}");
+    }
+}
+
+/// So does an engine's proxy while nothing listens inside.
+#[test]
+fn what_hangs_up_is_not_there_yet() {
+    let stage = Stage::new("");
+    stage.serve(0, |_, stream| drop(stream));
+    let told = page(&stage);
+    assert!(told.starts_with("HTTP/1.1 502") && told.contains("nothing answers"), "{told}");
+    assert!(told.contains("http-equiv"), "{told}");
+}
+
+#[test]
+fn an_answer_may_have_many_headers() {
+    let stage = Stage::new("");
+    stage.serve(0, |_, mut stream| {
+        let many: String = (0..200).map(|n| format!("x-{n}: {n}\r\n")).collect();
+        answer(&mut stream, &many, "all");
+    });
+    for request in ["GET", "POST"] {
+        let lines = [&format!("{request} / HTTP/1.1"), &format!("Host: {}", stage.name("a"))[..]];
+        let told = if request == "POST" {
+            stage.ask(&[lines[0], lines[1], "Transfer-Encoding: chunked", "Trailer: x", "\r\n0\r\n"])
+        } else {
+            stage.ask(&lines)
+        };
+        assert!(told.contains("\r\nx-199: 199\r\n"), "{request}: {told}");
+    }
+}
+
+/// A server may close a kept connection at the very moment at which the next request is on its way.
+#[test]
+fn a_request_that_a_kept_connection_died_of_is_sent_again() {
+    let stage = Stage::new("");
+    let listener = TcpListener::bind(("127.0.0.1", stage.host.port(0))).unwrap();
+    let taken = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&taken);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            counted.fetch_add(1, Ordering::SeqCst);
+            std::thread::spawn(move || {
+                let mut stream = BufReader::new(stream);
+                // One answer each; the second request is read, and answered by an end.
+                head(&mut stream);
+                answer(&mut stream, "", "one");
+                head(&mut stream);
+            });
+        }
+    });
+    for _ in 0..5 {
+        let told = page(&stage);
+        assert!(told.starts_with("HTTP/1.1 200") && told.ends_with("one"), "{told}");
+    }
+    assert_eq!(taken.load(Ordering::SeqCst), 5, "each second request went to a new connection");
+}
+
+/// So do servers of Node.js on `localhost`, where that name means `::1` first; a browser finds them there.
+#[test]
+fn a_server_of_the_ipv6_loopback_alone_is_reached() {
+    let stage = Stage::new("");
+    let Ok(listener) = TcpListener::bind(("::1", stage.host.port(0))) else {
+        return assert!(!is_required("ipv6"), "there is no IPv6 here");
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut stream = BufReader::new(stream);
+                let asked = head(&mut stream);
+                if asked.starts_with("POST") {
+                    let mut body = [0; 5];
+                    stream.read_exact(&mut body).unwrap();
+                    assert_eq!(&body, b"hello");
+                }
+                answer(&mut stream, "Connection: close\r\n", "<title>of six</title>");
+            });
+        }
+    });
+    assert!(page(&stage).ends_with("<title>of six</title>"));
+    let mut post = stage.connect();
+    let name = stage.name("a");
+    write!(post, "POST / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello")
+        .unwrap();
+    let mut told = String::new();
+    post.read_to_string(&mut told).unwrap();
+    assert!(told.ends_with("<title>of six</title>"), "{told}");
+    let behind = behind(&stage.host, "dev");
+    assert_eq!((&behind["listens"], &behind["title"]), (&true.into(), &"of six".into()), "{behind}");
+}
+
+/// The log of an agent's server is not for the page's looks.
+#[test]
+fn a_page_that_is_known_is_not_asked_for_again() {
+    let stage = Stage::new("");
+    let asked = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&asked);
+    stage.serve(0, move |head, mut stream| {
+        if head.starts_with("GET") {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        answer(&mut stream, "Connection: close\r\n", "<title>one</title>");
+    });
+    for _ in 0..5 {
+        assert_eq!(behind(&stage.host, "dev")["title"], "one");
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+/// A page that streams for ever has a status all the same.
+#[test]
+fn what_never_ends_is_told_as_far_as_it_came() {
+    let stage = Stage::new("");
+    stage.serve(0, |_, mut stream| {
+        let out = stream.get_mut();
+        write!(out, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n").unwrap();
+        while write!(out, "data: more\n\n").is_ok() {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    });
+    assert_eq!(behind(&stage.host, "dev")["status"], 200);
+}
