@@ -1,8 +1,9 @@
 // The agents as a table whose rows stay what they are while their content changes, so that focus and selection stay too.
 
 import { agentPath, call } from "./broker.js";
-import { hue } from "./map.js";
+import { colour } from "./map.js";
 
+const AT_A_TIME = 3;
 const ORDER = new Intl.Collator("en", { numeric: true });
 
 export const key = (agent) => `${agent.project}/${agent.name}`;
@@ -28,12 +29,29 @@ export function stateText(agent) {
   return agent.state === "exited" && agent.exit_code !== null ? `exited (${agent.exit_code})` : agent.state;
 }
 
+// What can be done with the agent.
+export function actions(agent, act) {
+  const button = (text, what, className = "") => element("button", {
+    type: "button", className, onclick: () => act(what, agent), ariaLabel: `${text} ${shownName(agent)}`,
+    disabled: what === "stop" ? !isLive(agent) || agent.state === "stopping" : agent.state === "stopping",
+  }, text);
+  return [button("Stop", "stop"), button(isLive(agent) ? "Restart" : "Start", "restart"), button("Delete", "delete", "danger")];
+}
+
+// Puts other children into an element; who had the focus in it has it again.
+export function refill(parent, ...children) {
+  const focused = parent.contains(document.activeElement) ? document.activeElement : null;
+  const isAlike = (it) => it.tagName === focused.tagName && (it.ariaLabel ?? it.textContent) === (focused.ariaLabel ?? focused.textContent);
+  parent.replaceChildren(...children);
+  if (focused) [...parent.querySelectorAll("a, button, [tabindex]")].find(isAlike)?.focus({ preventScroll: true });
+}
+
 // The ports with their links, and what is behind each as far as that is known.
 export function portList(agent, behind) {
   const list = element("ul", { className: "ports" });
   for (const [label, port] of Object.entries(agent.ports)) {
     const swatch = element("span", { className: "swatch" });
-    swatch.style.setProperty("background", `hsl(${hue(key(agent))} 62% var(--light))`);
+    swatch.style.setProperty("background", colour(key(agent), "var(--light)"));
     const url = agent.urls[label];
     const link = url
       ? element("a", { href: url, target: "_blank", rel: "noopener" }, `${label} ${port}`)
@@ -102,38 +120,34 @@ export class AgentTable {
     const shown = JSON.stringify([agent, behind ? [...behind] : null]);
     if (row.dataset.shown !== shown) {
       row.dataset.shown = shown;
-      const focused = document.activeElement?.closest("tr") === row ? document.activeElement.textContent : null;
-      row.replaceChildren(
+      refill(row,
         element("th", { scope: "row" }, element("a", { href: `#/agents/${key(agent)}` }, shownName(agent))),
         element("td", { className: `state ${agent.state}` }, stateText(agent),
           agent.reason ? element("span", { className: "reason" }, agent.reason) : null),
         element("td", {}, agent.runtime),
         element("td", { className: "age" }),
         element("td", {}, portList(agent, behind)),
-        this.actions(agent),
+        element("td", { className: "actions" }, ...actions(agent, this.act)),
       );
-      if (focused) [...row.querySelectorAll("a, button")].find((it) => it.textContent === focused)?.focus();
     }
     row.querySelector(".age").textContent = age(agent.state === "running" ? agent.started_at : agent.ended_at ?? agent.started_at ?? Date());
   }
 
-  actions(agent) {
-    const button = (text, what, className = "") => element("button", {
-      type: "button", className, onclick: () => this.act(what, agent), ariaLabel: `${text} ${shownName(agent)}`,
-      disabled: what === "stop" ? !isLive(agent) || agent.state === "stopping" : agent.state === "stopping",
-    }, text);
-    return element("td", { className: "actions" },
-      button("Stop", "stop"), button(isLive(agent) ? "Restart" : "Start", "restart"), button("Delete", "delete", "danger"));
+  focus(name) {
+    this.rows.get(name)?.querySelector("a").focus();
   }
 
-  // Looks at what is behind the ports of the rows that are in sight.
+  // Looks at what is behind the ports of the rows that are in sight, at a few at a time: a browser has few connections to one server.
   async look(agents) {
-    const inSight = [...this.visible].map((name) => agents.get(name)).filter((agent) => agent?.state === "running");
+    const inSight = [...this.visible].map((name) => agents.get(name)).filter((agent) => agent?.state === "running").slice(0, 40);
     const leases = new Set([...agents.values()].map((agent) => agent.lease));
     for (const lease of this.behind.keys()) if (!leases.has(lease)) this.behind.delete(lease);
-    await Promise.all(inSight.slice(0, 40).map(async (agent) => {
-      const { behind } = await call("GET", agentPath(agent, "/behind")).catch(() => ({ behind: [] }));
-      this.behind.set(agent.lease, new Map(behind.map((one) => [one.label, one])));
-    }));
+    const lookOn = async () => {
+      for (let agent = inSight.shift(); agent; agent = inSight.shift()) {
+        const { behind } = await call("GET", agentPath(agent, "/behind")).catch(() => ({ behind: [] }));
+        this.behind.set(agent.lease, new Map(behind.map((one) => [one.label, one])));
+      }
+    };
+    await Promise.all(Array.from({ length: AT_A_TIME }, lookOn));
   }
 }

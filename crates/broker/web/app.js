@@ -13,7 +13,7 @@ const problems = new Map();
 
 const map = new PortMap(byId("map"), byId("port-told"));
 const table = new AgentTable(byId("agents"), { act });
-const detail = new Detail(byId("detail"));
+const detail = new Detail(byId("detail"), { act });
 
 // Several calls for the same within a moment are one.
 function gathered(work, pause) {
@@ -24,16 +24,17 @@ function gathered(work, pause) {
 const showSoon = gathered(show, 30);
 const poolSoon = gathered(loadPool, 150);
 
+// The agent whose page is wanted.
+const shownAgent = () => location.hash.match(/^#\/agents\/([^/]+\/[^/]+)$/)?.[1];
+
 function show() {
-  const [, project, name] = location.hash.match(/^#\/agents\/([^/]+)\/([^/]+)$/) ?? [];
-  const wanted = project && agents.get(`${project}/${name}`);
-  byId("overview").hidden = Boolean(project);
-  if (project && wanted) detail.show(wanted, table.behind.get(wanted.lease));
-  else if (project) {
-    detail.close();
-    byId("detail").hidden = false;
-    byId("detail").replaceChildren(element("p", { className: "note" }, `There is no agent ${project}/${name}. `, element("a", { href: "#/" }, "All agents")));
-  } else detail.close();
+  if (!byId("sign-in").hidden) return;
+  const name = shownAgent();
+  const wanted = name && agents.get(name);
+  byId("overview").hidden = Boolean(name);
+  if (wanted) detail.show(wanted, table.behind.get(wanted.lease));
+  else if (name && isLoaded) detail.showNobody(name);
+  else if (!name) detail.close();
   const search = byId("search").value;
   const count = table.show(agents, search);
   const none = byId("no-agents");
@@ -45,21 +46,22 @@ function show() {
 }
 
 function showBanners() {
-  const said = [...problems.values()];
+  const said = [...problems].map(([name, text]) => ({ text, name }));
   for (const runtime of broker?.runtimes ?? []) {
     const isNeeded = [...agents.values()].some((agent) => agent.runtime === runtime.name && isLive(agent));
-    if (!runtime.reachable && isNeeded) said.push(`${runtime.name} cannot be reached, and agents run there: ${runtime.detail ?? ""}. Nothing of theirs is given back meanwhile.`);
+    if (!runtime.reachable && isNeeded) said.push({ text: `${runtime.name} cannot be reached, and agents run there: ${runtime.detail ?? ""}. Nothing of theirs is given back meanwhile.` });
   }
   if (pool?.enabled) {
     const available = pool.counts.free + pool.counts.remembered;
-    if (available < Math.max(pool.ports_per_agent, pool.size / 10)) said.push(`The pool is nearly full: ${available} of ${pool.size} ports can still be given.`);
+    if (available < Math.max(pool.ports_per_agent, pool.size / 10)) said.push({ text: `The pool is nearly full: ${available} of ${pool.size} ports can still be given.` });
   }
-  for (const warning of broker?.warnings ?? []) said.push(warning);
+  for (const warning of broker?.warnings ?? []) said.push({ text: warning });
   const box = byId("banners");
   const text = JSON.stringify(said);
   if (box.dataset.said === text) return;
   box.dataset.said = text;
-  box.replaceChildren(...said.map((one) => element("p", { className: "banner" }, one)));
+  const dismiss = (name) => element("button", { type: "button", onclick: () => { problems.delete(name); showSoon(); } }, "Dismiss");
+  box.replaceChildren(...said.map(({ text, name }) => element("p", { className: "banner" }, element("span", {}, text), name && dismiss(name))));
 }
 
 async function loadPool() {
@@ -87,21 +89,40 @@ async function loadBroker() {
   showSoon();
 }
 
+// What events have told since a listing was asked for is newer than the listing.
+let newer = null;
+let isLoaded = false;
+
 async function loadAll() {
+  const since = (newer = new Map());
   const answer = await call("GET", "/v1/agents").catch(signedOut);
-  if (!answer) return;
+  // Another one was asked for meanwhile.
+  if (!answer || newer !== since) return;
+  newer = null;
   agents.clear();
   for (const agent of answer.agents) agents.set(key(agent), agent);
+  for (const [name, agent] of since) take(name, agent);
+  isLoaded = true;
   show();
   await Promise.all([loadPool(), loadBroker()]);
   look();
 }
 
+function take(name, agent) {
+  newer?.set(name, agent);
+  if (agent) agents.set(name, agent);
+  else agents.delete(name);
+}
+
+let isLooking = false;
+
 async function look() {
-  if (document.hidden) return;
-  const [, wanted] = location.hash.match(/^#\/agents\/(.+)$/) ?? [];
+  if (document.hidden || isLooking) return;
+  isLooking = true;
+  const wanted = shownAgent();
   if (wanted) table.visible.add(wanted);
   await table.look(agents);
+  isLooking = false;
   showSoon();
 }
 
@@ -115,8 +136,13 @@ function askToSignIn(why) {
   byId("sign-in").hidden = false;
   byId("overview").hidden = true;
   detail.close();
-  byId("live").textContent = "signed out";
-  byId("live").className = "";
+  told("signed out");
+}
+
+// How the page stands with the broker.
+function told(text) {
+  byId("live").textContent = text;
+  byId("live").className = text === "live" ? "on" : "";
 }
 
 async function act(what, agent) {
@@ -173,24 +199,32 @@ byId("start-dialog").querySelector("form").addEventListener("submit", async (eve
 });
 
 byId("search").addEventListener("input", show);
-addEventListener("hashchange", () => { show(); look(); });
+addEventListener("hashchange", (event) => {
+  const before = new URL(event.oldURL).hash.match(/^#\/agents\/(.+)$/)?.[1];
+  show();
+  // Who reads or types goes where what is shown has gone.
+  if (shownAgent()) detail.focus();
+  else if (before) table.focus(before);
+  look();
+});
 
 function begin() {
   byId("overview").hidden = false;
   follow({
-    onConnect: () => { byId("live").textContent = "live"; byId("live").className = "on"; loadAll(); },
-    onLost: () => { byId("live").textContent = "connecting again"; byId("live").className = ""; },
+    onConnect: () => { told("live"); detail.missed(); loadAll(); },
+    onLost: () => told("connecting again"),
+    onPaused: () => told("paused"),
     onSignedOut: () => askToSignIn(),
     onEvent: (event) => {
-      if (event.event === "agent") agents.set(key(event.agent), event.agent);
-      if (event.event === "agent_deleted") agents.delete(key(event));
+      if (event.event === "agent") take(key(event.agent), event.agent);
+      if (event.event === "agent_deleted") take(key(event), null);
       if (event.event === "missed") return loadAll();
       poolSoon();
       showSoon();
     },
   });
   setInterval(look, 3000);
-  setInterval(loadBroker, 15000);
+  setInterval(() => !document.hidden && loadBroker(), 15000);
   setInterval(() => !document.hidden && showSoon(), 1000);
 }
 

@@ -1,5 +1,7 @@
 // Speaks to the broker: calls, and the stream of what changes.
 
+import { inSight, whileInSight } from "./sight.js";
+
 // An answer that is an error, in the broker's own words.
 export class Refusal extends Error {
   constructor(status, problem) {
@@ -54,11 +56,19 @@ async function* events(response) {
   }
 }
 
-// Follows the events. `onConnect` is called whenever the stream begins anew: what happened before was missed.
-export async function follow({ onConnect, onEvent, onLost, onSignedOut }) {
+// Follows the events for as long as the page is in sight. `onConnect` is called whenever the stream begins anew: what happened before
+// was missed.
+export async function follow({ onConnect, onEvent, onLost, onPaused, onSignedOut }) {
   for (let pause = 500; ; pause = Math.min(pause * 2, 5000)) {
+    const signal = whileInSight();
+    if (signal.aborted) {
+      onPaused();
+      await inSight();
+      pause = 250;
+      continue;
+    }
     try {
-      const response = await ask("/v1/events");
+      const response = await ask("/v1/events", { signal });
       if (response.status === 401) return onSignedOut();
       if (response.ok) {
         pause = 250;
@@ -66,6 +76,7 @@ export async function follow({ onConnect, onEvent, onLost, onSignedOut }) {
         for await (const event of events(response)) onEvent(event);
       }
     } catch { /* It broke off. */ }
+    if (signal.aborted) continue;
     onLost();
     await new Promise((resolve) => { setTimeout(resolve, pause); });
   }

@@ -1,88 +1,136 @@
 // One agent: what it is, its variables, its log as it is written, and which ports it had.
 
 import { agentPath, ask, call } from "./broker.js";
-import { age, element, key, portList, shownName, stateText } from "./agents.js";
+import { actions, age, element, key, portList, refill, shownName, stateText } from "./agents.js";
+import { whileInSight } from "./sight.js";
 
 const LINES = 2000;
+// The life of an agent that there is not.
+const NOBODY = Symbol("nobody");
+
+const back = () => element("p", {}, element("a", { href: "#/" }, "← All agents"));
 
 export class Detail {
-  constructor(article) {
+  constructor(article, { act }) {
     this.article = article;
+    this.act = act;
     this.reading = null;
-    this.agent = null;
+    this.life = null;
   }
 
   close() {
     this.reading?.abort();
     this.reading = null;
-    this.agent = null;
+    this.life = null;
     this.article.hidden = true;
     this.article.replaceChildren();
+  }
+
+  // What was read may have gone on unseen: it is read anew when it is shown next.
+  missed() {
+    if (this.life !== NOBODY) this.life = null;
+  }
+
+  focus() {
+    this.article.querySelector("h2")?.focus();
+  }
+
+  showNobody(name) {
+    if (this.life === NOBODY && this.article.dataset.nobody === name) return;
+    this.close();
+    this.life = NOBODY;
+    this.article.dataset.nobody = name;
+    this.article.hidden = false;
+    this.article.replaceChildren(back(), element("h2", { tabIndex: -1 }, `There is no agent ${name}`));
   }
 
   // Shows the agent; the log is read anew only when it is another one or a new life of the same.
   show(agent, behind) {
     const life = `${key(agent)} ${agent.lease} ${agent.id}`;
-    const isNew = this.life !== life || this.article.hidden;
-    this.life = life;
-    this.agent = agent;
-    this.article.hidden = false;
-    if (isNew) {
-      this.facts = element("div");
-      this.log = element("pre", { id: "log", tabIndex: 0, ariaLabel: "Log" });
-      this.history = element("div");
-      this.article.replaceChildren(
-        element("p", {}, element("a", { href: "#/" }, "← All agents")),
-        element("h2", {}, shownName(agent)),
-        this.facts,
-        element("h3", {}, "Log"), this.log,
-        element("h3", {}, "Ports it has had"), this.history,
-      );
+    if (this.life !== life) {
+      const isOther = this.name !== key(agent) || this.life === NOBODY || this.article.hidden;
+      this.life = life;
+      this.name = key(agent);
+      if (isOther) this.lay(agent);
       this.read(agent);
       this.past(agent);
     }
-    const row = (name, value) => value ? [element("dt", {}, name), element("dd", {}, value)] : [];
-    const variables = Object.entries(agent.environment).map(([name, value]) => `${name}=${value}`);
-    const previews = element("ul", { className: "ports" }, ...Object.values(agent.previews).map((url) =>
+    for (const { read, build, parent, about } of this.facts) {
+      const found = read(agent, behind);
+      const shown = JSON.stringify(found ?? null);
+      if (parent.dataset.shown === shown) continue;
+      parent.dataset.shown = shown;
+      const isThere = found !== null && found !== undefined && found.length !== 0;
+      for (const one of [parent, about]) one.hidden = !isThere;
+      if (isThere) refill(parent, build(found));
+    }
+  }
+
+  lay(agent) {
+    this.article.hidden = false;
+    this.log = element("pre", { id: "log", tabIndex: 0, ariaLabel: "Log" });
+    this.history = element("div");
+    // Each changes for itself: the focus, and what is marked in the others, stays.
+    this.facts = [];
+    const fact = (parent, about, read, build = (text) => text) => {
+      this.facts.push({ parent, about, read, build });
+      return [about, parent];
+    };
+    const row = (name, read, build) => fact(element("dd"), element("dt", {}, name), read, build);
+    const list = (texts) => texts.join(", ");
+    const done = element("p", { className: "actions" });
+    const links = (urls) => element("ul", { className: "ports" }, ...urls.map((url) =>
       element("li", {}, element("a", { href: url, target: "_blank", rel: "noopener" }, url))));
-    this.facts.replaceChildren(
+    this.article.replaceChildren(
+      back(),
+      element("h2", { tabIndex: -1 }, shownName(agent)),
+      ...fact(done, element("span"), (it) => [it.project, it.name, it.state], ([project, name, state]) => {
+        const buttons = document.createDocumentFragment();
+        buttons.append(...actions({ project, name, state }, this.act));
+        return buttons;
+      }),
       element("dl", {},
-        ...row("State", element("span", { className: `state ${agent.state}` }, stateText(agent))),
-        ...row("Why", agent.reason),
-        ...row("Runtime", agent.runtime),
-        ...row("Image", agent.image),
-        ...row("Command", agent.command.join(" ")),
-        ...row("Started", agent.started_at ? `${age(agent.started_at)} ago` : null),
-        ...row("Published on", agent.published),
-        ...row("Ports", Object.keys(agent.ports).length ? portList(agent, behind) : null),
-        ...row("Previews", Object.keys(agent.previews).length ? previews : null),
-        ...row("Former ports", agent.former_ports.join(", ")),
-        ...row("Warnings", agent.warnings.join("; ")),
+        ...row("State", (it) => [stateText(it), it.state], ([text, state]) => element("span", { className: `state ${state}` }, text)),
+        ...row("Why", (it) => it.reason),
+        ...row("Runtime", (it) => it.runtime),
+        ...row("Image", (it) => it.image),
+        ...row("Command", (it) => it.command.join(" ")),
+        ...row("Started", (it) => it.started_at && `${age(it.started_at)} ago`),
+        ...row("Published on", (it) => it.published),
+        ...row("Ports", (it, behind) => Object.keys(it.ports).length ? [it, behind ? [...behind] : null] : null,
+          ([it, behind]) => portList(it, behind && new Map(behind))),
+        ...row("Previews", (it) => Object.values(it.previews), links),
+        ...row("Former ports", (it) => it.former_ports, list),
+        ...row("Warnings", (it) => it.warnings, (texts) => texts.join("; ")),
       ),
-      ...(variables.length ? [
-        element("h3", {}, "Variables"),
-        element("pre", { tabIndex: 0, ariaLabel: "Variables" }, variables.join("\n")),
-      ] : []),
+      ...fact(element("pre", { tabIndex: 0, ariaLabel: "Variables" }), element("h3", {}, "Variables"),
+        (it) => Object.entries(it.environment).map(([name, value]) => `${name}=${value}`), (lines) => lines.join("\n")),
+      element("h3", {}, "Log"), this.log,
+      element("h3", {}, "Ports it has had"), this.history,
     );
   }
 
   async read(agent) {
     this.reading?.abort();
     const reading = (this.reading = new AbortController());
+    // When the page is in sight again, all is told as missed.
+    const signal = AbortSignal.any([reading.signal, whileInSight()]);
     try {
-      const response = await ask(agentPath(agent, `/logs?follow=true&tail=${LINES}`), { signal: reading.signal });
+      const response = await ask(agentPath(agent, `/logs?follow=true&tail=${LINES}`), { signal });
+      if (signal.aborted) return;
+      this.log.replaceChildren();
       if (!response.ok) throw new Error((await response.json()).detail);
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
         const { value, done } = await reader.read();
-        if (done) return;
+        if (done || signal.aborted) return;
         const atEnd = this.log.scrollTop + this.log.clientHeight >= this.log.scrollHeight - 8;
         this.log.append(value);
         while (this.log.childNodes.length > LINES) this.log.firstChild.remove();
         if (atEnd) this.log.scrollTop = this.log.scrollHeight;
       }
     } catch (error) {
-      if (!reading.signal.aborted) this.log.append(`— ${error.message}\n`);
+      if (!signal.aborted) this.log.append(`— ${error.message}\n`);
     }
   }
 

@@ -2,11 +2,14 @@
 
 const SAID = { free: "free", leased: "leased", remembered: "remembered", cooling: "cooling down", blocked: "blocked" };
 
+// The turn after which one colour is followed by the next, so that none is like those before it.
+const TURN = 137.508;
+const turns = new Map();
+
 // The colour of an agent, the same wherever it is shown.
-export function hue(agent) {
-  let hash = 2166136261;
-  for (const character of agent) hash = Math.imul(hash ^ character.codePointAt(0), 16777619) >>> 0;
-  return (hash * 137.508) % 360;
+export function colour(agent, light) {
+  if (!turns.has(agent)) turns.set(agent, turns.size);
+  return `hsl(${(210 + turns.get(agent) * TURN) % 360} 62% ${light})`;
 }
 
 export class PortMap {
@@ -16,12 +19,16 @@ export class PortMap {
     this.numbers = [];
     this.states = new Map();
     this.selected = -1;
+    // The ports without the one that is selected, drawn when something has changed.
+    this.ports = document.createElement("canvas");
+    this.isDrawn = false;
+    this.frame = null;
     canvas.addEventListener("pointermove", (event) => this.select(this.at(event)));
     canvas.addEventListener("click", (event) => this.select(this.at(event)));
     canvas.addEventListener("focus", () => this.selected < 0 && this.select(0));
     canvas.addEventListener("keydown", (event) => this.key(event));
-    new ResizeObserver(() => this.draw()).observe(canvas.parentElement);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
+    new ResizeObserver(() => this.change()).observe(canvas.parentElement);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.change());
   }
 
   show(pool) {
@@ -34,7 +41,7 @@ export class PortMap {
     this.states = new Map(pool.ports.map((port) => [port.port, port]));
     const { free, leased, remembered, cooling, blocked } = pool.counts;
     this.canvas.setAttribute("aria-label", `Map of the ports ${pool.range}: ${leased} leased, ${remembered} remembered, ${cooling} cooling down, ${blocked} blocked, ${free} free`);
-    this.draw();
+    this.change();
     if (this.selected >= 0) this.tell();
   }
 
@@ -46,29 +53,54 @@ export class PortMap {
     return { size, columns, height: Math.ceil(count / columns) * size, width };
   }
 
+  change() {
+    this.isDrawn = false;
+    this.draw();
+  }
+
+  // Draws with the next picture that the browser shows, however often that is asked for.
   draw() {
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
+      if (!this.isDrawn) this.drawPorts();
+      this.isDrawn = true;
+      const context = this.canvas.getContext("2d");
+      context.setTransform(1, 0, 0, 1, 0, 0);
+      context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+      context.drawImage(this.ports, 0, 0);
+      if (this.selected < 0) return;
+      const { size, columns } = this.layout();
+      const scale = devicePixelRatio || 1;
+      const side = size - (size >= 10 ? 2 : 1);
+      context.scale(scale, scale);
+      context.strokeStyle = style("--ink");
+      context.lineWidth = 2;
+      context.strokeRect((this.selected % columns) * size, Math.floor(this.selected / columns) * size, side, side);
+    });
+  }
+
+  drawPorts() {
     const { size, columns, height, width } = this.layout();
     const scale = devicePixelRatio || 1;
     this.canvas.style.height = `${height}px`;
-    this.canvas.width = Math.round(width * scale);
-    this.canvas.height = Math.round(height * scale);
-    const context = this.canvas.getContext("2d");
+    for (const canvas of [this.canvas, this.ports]) {
+      canvas.width = Math.round(width * scale);
+      canvas.height = Math.round(height * scale);
+    }
+    const context = this.ports.getContext("2d");
     context.scale(scale, scale);
-    const style = getComputedStyle(document.documentElement);
-    const colour = (name) => style.getPropertyValue(name).trim();
-    const [free, cooling, blocked, ink] = ["--free", "--cooling", "--blocked", "--ink"].map(colour);
-    const light = colour("--light");
+    const [free, cooling, blocked, light] = ["--free", "--cooling", "--blocked", "--light"].map(style);
     const gap = size >= 10 ? 2 : 1;
     this.numbers.forEach((number, index) => {
       const [x, y, side] = [(index % columns) * size, Math.floor(index / columns) * size, size - gap];
       const port = this.states.get(number);
       context.fillStyle = free;
-      if (port?.state === "leased") context.fillStyle = `hsl(${hue(port.agent)} 62% ${light})`;
+      if (port?.state === "leased") context.fillStyle = colour(port.agent, light);
       if (port?.state === "cooling") context.fillStyle = cooling;
       if (port?.state === "blocked") context.fillStyle = blocked;
       context.fillRect(x, y, side, side);
       if (port?.state === "remembered") {
-        context.strokeStyle = `hsl(${hue(port.agent)} 62% ${light})`;
+        context.strokeStyle = colour(port.agent, light);
         context.lineWidth = size >= 10 ? 2 : 1;
         context.strokeRect(x + 1, y + 1, side - 2, side - 2);
       }
@@ -80,11 +112,6 @@ export class PortMap {
         context.moveTo(x + 3, y + side - 3);
         context.lineTo(x + side - 3, y + 3);
         context.stroke();
-      }
-      if (index === this.selected) {
-        context.strokeStyle = ink;
-        context.lineWidth = 2;
-        context.strokeRect(x, y, side, side);
       }
     });
   }
@@ -120,6 +147,11 @@ export class PortMap {
     event.preventDefault();
     this.select(end ?? this.selected + step);
   }
+}
+
+// A value of the style sheet.
+function style(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
 function bounds(range) {

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use super::problem;
 
 /// Each file: path, type, content.
-const FILES: [(&str, &str, &str); 8] = [
+const FILES: [(&str, &str, &str); 9] = [
     ("/", "text/html; charset=utf-8", include_str!("../../web/index.html")),
     ("/style.css", "text/css; charset=utf-8", include_str!("../../web/style.css")),
     ("/app.js", "text/javascript; charset=utf-8", include_str!("../../web/app.js")),
@@ -19,6 +19,7 @@ const FILES: [(&str, &str, &str); 8] = [
     ("/map.js", "text/javascript; charset=utf-8", include_str!("../../web/map.js")),
     ("/agents.js", "text/javascript; charset=utf-8", include_str!("../../web/agents.js")),
     ("/detail.js", "text/javascript; charset=utf-8", include_str!("../../web/detail.js")),
+    ("/sight.js", "text/javascript; charset=utf-8", include_str!("../../web/sight.js")),
     ("/icon.svg", "image/svg+xml", include_str!("../../web/icon.svg")),
 ];
 

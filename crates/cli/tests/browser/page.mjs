@@ -145,14 +145,87 @@ await page.locator("#log", { hasText: "the log of typed" }).waitFor();
 await page.goBack();
 assert.ok(await page.evaluate(() => window.wasNotReloaded), "all that was live");
 
-// Another broker, the same page, the same session; what happened meanwhile is there.
+// The same from a template.
+await page.getByRole("button", { name: "Start an agent" }).click();
+await page.getByLabel("Name").fill("made");
+await page.getByLabel("Project").fill(PROJECT);
+await page.getByLabel("Template").selectOption("ticker");
+await page.locator("#start-dialog [type=submit]").click();
+await state("made", "running");
+
+// An agent's page by keyboard: the heading has the focus, what can be done is next. It stays what it is while nothing changes.
+await row("made").locator("th a").focus();
+await page.keyboard.press("Enter");
+await page.locator("#detail h2:focus", { hasText: "made" }).waitFor();
+await page.keyboard.press("Tab");
+const focused = () => page.evaluate(() => document.activeElement.ariaLabel ?? document.activeElement.textContent);
+assert.equal(await focused(), `Stop ${PROJECT}/made`);
+await page.locator("#detail dd", { hasText: "tick" }).first().evaluate((it) => getSelection().selectAllChildren(it));
+const selected = await page.evaluate(() => String(getSelection()));
+assert.ok(selected.includes("tick"));
+await page.locator("#detail dt:text-is('Started') + dd", { hasText: /^[3-9] s ago/ }).waitFor();
+assert.equal(await focused(), `Stop ${PROJECT}/made`);
+assert.equal(await page.evaluate(() => String(getSelection())), selected);
+
+// Out of sight it asks for nothing, and keeps no connection from other pages; in sight again it is as things are.
+const sight = (state) => page.evaluate((state) => {
+  Object.defineProperty(document, "hidden", { value: state === "hidden", configurable: true });
+  Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}, state);
+const asked = [];
+await sight("hidden");
+await page.locator("#live", { hasText: "paused" }).waitFor();
+page.on("request", (request) => asked.push(request.url()));
+const last = Number((await page.locator("#log").textContent()).trim().split("\n").pop().split(" ")[1]);
+await new Promise((resolve) => { setTimeout(resolve, 4000); });
+assert.deepEqual(asked, [], "nothing is asked for");
+await sight("visible");
+await page.locator("#live.on").waitFor();
+const ticks = async () => (await page.locator("#log").textContent()).trim().split("\n").map((line) => Number(line.split(" ")[1]));
+const untilTick = (wanted) => page.waitForFunction((wanted) => document.getElementById("log").textContent.includes(`tick ${wanted}\n`), wanted);
+await untilTick(last + 5);
+const all = await ticks();
+assert.deepEqual(all, all.map((_, index) => index + 1), "each line of the log is there once");
+
+// Another broker, the same page, the same session; what happened meanwhile is there, and an agent's log goes on.
 mayFail = true;
 berthold("broker", "stop");
 await page.locator("#live:not(.on)").waitFor();
 berthold("start", "later", "--runtime", "process", "--", "sleep", "100000");
 await page.locator("#live.on").waitFor();
+await untilTick((await ticks()).pop() + 4);
+const again = await ticks();
+assert.deepEqual(again, again.map((_, index) => index + 1), "each line of the log is there once");
+await page.goBack();
+await row("made").locator("th a:focus").waitFor();
 await state("later", "running");
 mayFail = false;
+
+// What could not be done is told until that is dismissed.
+assert.throws(() => berthold("start", "broken", "--runtime", "process", "--", "/nowhere/at/all"));
+await state("broken", "failed");
+mayFail = true;
+await row("broken").getByRole("button", { name: /Start/ }).click();
+const banner = page.locator(".banner", { hasText: "broken" });
+await banner.waitFor();
+await accessible("banner");
+mayFail = false;
+await banner.getByRole("button", { name: "Dismiss" }).click();
+await banner.waitFor({ state: "detached" });
+
+// A pool that is nearly full is told, and no longer once it is not.
+berthold("lease", "hoard", "-n", "30");
+await page.locator(".banner", { hasText: "nearly full" }).waitFor();
+berthold("release", "hoard");
+await page.locator(".banner", { hasText: "nearly full" }).waitFor({ state: "detached" });
+
+// An agent that there is not.
+await page.evaluate((project) => { location.hash = `#/agents/${project}/nobody`; }, PROJECT);
+await page.locator("#detail h2:focus", { hasText: "There is no agent" }).waitFor();
+await page.keyboard.press("Shift+Tab");
+await page.keyboard.press("Enter");
+await row("made").waitFor();
 
 // Delete asks first.
 const remove = async (name, answer) => {
@@ -161,7 +234,7 @@ const remove = async (name, answer) => {
 };
 await remove("typed", "Cancel");
 await state("typed", "running");
-for (const name of ["typed", "later", "plain", ...(IMAGE ? ["boxed"] : [])]) {
+for (const name of ["typed", "later", "plain", "made", "broken", ...(IMAGE ? ["boxed"] : [])]) {
   await remove(name, "Delete");
   await row(name).waitFor({ state: "detached" });
 }

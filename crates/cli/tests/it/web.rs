@@ -2,6 +2,9 @@
 
 use crate::support::*;
 
+/// A script with a line each second.
+const TICKS: &str = "i=0; while :; do i=$((i+1)); echo tick $i; sleep 1; done";
+
 /// A host whose page is on its last port.
 fn listening(ports: u16) -> (Host, u16) {
     let mut port = 0;
@@ -10,7 +13,8 @@ fn listening(ports: u16) -> (Host, u16) {
             let last: u16 = range.split_once('-').unwrap().1.parse().unwrap();
             port = last;
             format!(
-                "server: {{ broker: {{ listen: \"127.0.0.1:{last}\", port_pool: {{ range: \"{range}\" }} }} }}\n"
+                "server: {{ broker: {{ listen: \"127.0.0.1:{last}\", port_pool: {{ range: \"{range}\" }} }} }}\n\
+                 templates: {{ ticker: {{ runtime: process, command: [sh, -c, {TICKS:?}] }} }}\n"
             )
         },
         ports,
