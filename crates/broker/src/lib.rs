@@ -50,6 +50,7 @@ mod listing;
 mod lock;
 mod model;
 mod outcome;
+mod places;
 mod plan;
 mod preview;
 mod probe;

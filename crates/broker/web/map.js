@@ -43,6 +43,7 @@ export class PortMap {
     this.canvas.setAttribute("aria-label", `Map of the ports ${pool.range}: ${leased} leased, ${remembered} remembered, ${cooling} cooling down, ${blocked} blocked, ${free} free`);
     this.change();
     if (this.selected >= 0) this.tell();
+    else if (document.activeElement === this.canvas) this.select(0);
   }
 
   layout() {

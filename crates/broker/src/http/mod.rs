@@ -34,6 +34,7 @@ use utoipa_axum::routes;
 use crate::core::Core;
 use crate::descriptors::Descriptors;
 use crate::listen::{self, Listener};
+use crate::places::Places;
 use crate::preview::{Front, Previews};
 use sessions::Sessions;
 
@@ -102,10 +103,12 @@ pub(crate) async fn serve(core: Arc<Core>, socket: UnixListener, listener: Optio
     let on_listen = async {
         let Some(listener) = listener else { return };
         let limit = Descriptors::shared_out(core.state().guards.limit()).connections;
+        // What is passed on takes another connection, at the most as many of them.
+        let places = Places::new(limit);
         let (shares, dealing) = listener.shared(threads(), limit);
         let serving = shares.into_iter().map(|share| {
             // With connections to agents of its own: one thread does not wake another.
-            let front = Front::new(Previews::new(Arc::clone(&core)), guarded.clone());
+            let front = Front::new(Previews::new(Arc::clone(&core), places.clone()), guarded.clone());
             let serving = listen::serve(share, move |peer| front.visit(peer), core.shutdown.clone());
             async { tell(on_its_own_thread(serving).await) }
         });

@@ -3,19 +3,15 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
 use super::Listener;
+use crate::places::{Place, Places};
 
 /// How many connections may wait for the thread that is to serve them.
 const WAITING: usize = 64;
@@ -28,7 +24,7 @@ const TOLD: Duration = Duration::from_secs(60);
 pub(super) struct Taken {
     pub(super) stream: std::net::TcpStream,
     pub(super) peer: IpAddr,
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) place: Place,
 }
 
 /// A share of the connections, for whoever serves them.
@@ -52,17 +48,23 @@ impl Listener {
 }
 
 async fn deal(tcp: TcpListener, shares: Vec<Sender<Taken>>, limit: usize) {
-    let places = Arc::new(Semaphore::new(limit));
+    let places = Places::new(limit);
     let mut told: Option<Instant> = None;
     for share in shares.iter().cycle() {
-        if places.available_permits() == 0 && told.is_none_or(|told| told.elapsed() >= TOLD) {
-            told = Some(Instant::now());
-            tracing::warn!(
-                limit,
-                "there are as many connections to `listen` as the limit of open files allows (`ulimit -n`, LimitNOFILE); others wait"
-            );
-        }
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let place = match places.take() {
+            Some(place) => place,
+            None => {
+                if told.is_none_or(|told| told.elapsed() >= TOLD) {
+                    told = Some(Instant::now());
+                    tracing::warn!(
+                        limit,
+                        "there are as many connections to `listen` as the limit of open files allows (`ulimit -n`, LimitNOFILE); others wait"
+                    );
+                }
+                let Some(place) = places.wait().await else { return };
+                place
+            }
+        };
         let (stream, peer) = accepted(&tcp).await;
         // Whoever serves them ends with the broker, and so does this.
         if share.send(Taken { stream, peer, place }).await.is_err() {
@@ -93,51 +95,5 @@ async fn accepted(tcp: &TcpListener) -> (std::net::TcpStream, IpAddr) {
                 }
             }
         }
-    }
-}
-
-/// A connection with its place among those that there may be, also where it has become something else than HTTP.
-pub(super) struct Placed<T> {
-    pub(super) stream: T,
-    pub(super) _place: OwnedSemaphorePermit,
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Placed<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Placed<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

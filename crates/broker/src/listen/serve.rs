@@ -16,7 +16,6 @@ use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -24,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Share;
-use super::deal::{Placed, Taken};
+use super::deal::Taken;
+use crate::places::{Placed, Stream};
 
 /// How long a client may take for its handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -75,10 +75,10 @@ async fn connection<S>(
         Err(error) => return tracing::debug!(%error, "a connection was lost"),
     };
     let Some(tls) = tls else {
-        return converse(Placed { stream, _place: place }, &builder, service, ended).await;
+        return converse(Placed::lingering(stream, place), &builder, service, ended).await;
     };
     match timeout(HANDSHAKE, tls.accept(stream)).await {
-        Ok(Ok(stream)) => converse(Placed { stream, _place: place }, &builder, service, ended).await,
+        Ok(Ok(stream)) => converse(Placed::lingering(stream, place), &builder, service, ended).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake came to nothing"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
@@ -86,7 +86,7 @@ async fn connection<S>(
 
 /// Answers what is asked on one connection.
 async fn converse<S>(
-    stream: Placed<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
+    stream: Placed<impl Stream>,
     builder: &Builder<TokioExecutor>,
     service: S,
     ended: CancellationToken,

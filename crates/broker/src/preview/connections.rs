@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::trouble::Trouble;
 use super::{CONNECTING, HEADERS, IDLE};
+use crate::places::{Place, Placed, Places};
 use crate::reach::Reach;
 
 /// How many connections to one port are kept that nobody uses.
@@ -30,11 +31,12 @@ const KEPT: usize = 64;
 const SWEPT: Duration = Duration::from_secs(1);
 
 type Asked = Request<Empty<Bytes>>;
+type Conversation = Connection<TokioIo<Placed<TcpStream>>, Empty<Bytes>>;
 
-/// The connections that nobody uses, by where they lead.
-#[derive(Default)]
+/// The connections that nobody uses, by where they lead, and how many more there may be.
 pub(super) struct Connections {
     idle: Mutex<Idle>,
+    places: Places,
 }
 
 #[derive(Default)]
@@ -53,31 +55,49 @@ struct Link {
 
 /// What reads and writes on a connection, as far as it is asked to.
 struct Driver {
-    connection: Pin<Box<Connection<TokioIo<TcpStream>, Empty<Bytes>>>>,
-    is_over: bool,
+    /// Gone once it is over. What waited for it is told so by its end alone: a request that was not sent any more comes back.
+    connection: Option<Pin<Box<Conversation>>>,
 }
 
 impl Driver {
     /// Reads and writes what can be.
     fn drive(&mut self, context: &mut Context<'_>) {
-        if !self.is_over {
-            self.is_over = self.connection.as_mut().poll(context).is_ready();
+        if let Some(connection) = &mut self.connection
+            && connection.as_mut().poll(context).is_ready()
+        {
+            self.connection = None;
         }
     }
 }
 
 impl Link {
-    async fn connect(to: Reach) -> Result<Self, Trouble> {
+    async fn connect(to: Reach, place: Place) -> Result<Self, Trouble> {
         let stream = timeout(CONNECTING, to.connect()).await.map_err(|_| Trouble::Silent)??;
         stream.set_nodelay(true)?;
         // Requests here are a head alone, for which one buffer is enough.
-        let (sender, connection) =
-            http1::Builder::new().writev(false).max_headers(HEADERS).handshake(TokioIo::new(stream)).await?;
-        Ok(Self { sender, driver: Driver { connection: Box::pin(connection), is_over: false } })
+        let (sender, connection) = http1::Builder::new()
+            .writev(false)
+            .max_headers(HEADERS)
+            .handshake(TokioIo::new(Placed::new(stream, place)))
+            .await?;
+        Ok(Self { sender, driver: Driver { connection: Some(Box::pin(connection)) } })
     }
 }
 
 impl Connections {
+    pub(super) fn new(places: Places) -> Self {
+        Self { idle: Mutex::default(), places }
+    }
+
+    /// A place for one more; those that nobody uses make room.
+    pub(super) fn place(&self) -> Result<Place, Trouble> {
+        let freed = || {
+            self.idle().links.clear();
+            self.places.take()
+        };
+        self.places.take().or_else(freed).ok_or(Trouble::TooMany)
+    }
+
     /// Asks the server at `to`, over a connection that is there or a new one. (As a function that makes the future, and with what is
     /// rare in a box: an `async fn` keeps its arguments twice, and what is made for each request is to be small.)
     pub(super) fn ask(
@@ -93,7 +113,7 @@ impl Connections {
                 let is_kept = kept.is_some();
                 let mut link = match kept {
                     Some(link) => link,
-                    None => Box::pin(Link::connect(to)).await?,
+                    None => Box::pin(Link::connect(to, home.place()?)).await?,
                 };
                 let again = if is_kept { repeated(&request) } else { None };
                 let answered = {
@@ -139,7 +159,7 @@ impl Connections {
                 Poll::Ready(())
             })
             .await;
-            if !link.driver.is_over && link.sender.is_ready() && used.elapsed() < IDLE {
+            if link.driver.connection.is_some() && link.sender.is_ready() && used.elapsed() < IDLE {
                 return Some(link);
             }
         }
@@ -203,7 +223,7 @@ impl Answer {
     fn bring_back(&mut self, context: &mut Context<'_>) {
         let Some(mut link) = self.link.take() else { return };
         link.driver.drive(context);
-        if !link.driver.is_over {
+        if link.driver.connection.is_some() {
             self.home.keep(self.to, link);
         }
     }
@@ -239,5 +259,25 @@ impl Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_that_nobody_uses_make_room() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = Reach::from_authority(&server.local_addr().unwrap().to_string()).unwrap();
+        let connections = Arc::new(Connections::new(Places::new(2)));
+        let link = Link::connect(to, connections.place().unwrap()).await.unwrap();
+        connections.keep(to, link);
+        let [_first, second] = [connections.place().unwrap(), connections.place().unwrap()];
+        assert!(matches!(connections.place(), Err(Trouble::TooMany)));
+        drop(second);
+        assert!(connections.place().is_ok());
     }
 }

@@ -5,22 +5,23 @@ use std::net::IpAddr;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::{
-    CONNECTION, COOKIE, HOST, HeaderName, HeaderValue, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, LOCATION, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
 /// How the cookies of the page's sessions begin, which reach no agent.
 pub(crate) const SESSION: &str = "berthold-session-";
 /// Which brokers a request has come through, by their ids.
 const PASSAGE: HeaderName = HeaderName::from_static("berthold-preview");
+/// How often a request may come through one broker.
+const PASSAGES: usize = 8;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// What concerns one connection alone even if `Connection` does not name it.
-const HOP_BY_HOP: [HeaderName; 9] = [
+const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     TE,
-    TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
     PROXY_AUTHENTICATE,
@@ -40,8 +41,17 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, keeps_upgrade: bool) {
     let always = headers.keys().filter(|name| HOP_BY_HOP.contains(name)).cloned();
     let gone: Vec<HeaderName> = named.chain(always).collect();
     let upgrade = headers.get(UPGRADE).cloned().filter(|_| keeps_upgrade);
+    let takes_trailers = headers.get_all(TE).iter().any(|value| value == "trailers");
+    // A length beside it is not to be believed (RFC 9112, section 6.3).
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     for name in gone {
         headers.remove(name);
+    }
+    if takes_trailers {
+        // Trailers are passed on.
+        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     if let Some(upgrade) = upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -83,9 +93,12 @@ pub(super) fn localhost(port: u16) -> HeaderValue {
 /// from elsewhere anyone could have said it.
 pub(super) fn add_forwarded(headers: &mut HeaderMap, peer: IpAddr, host: &HeaderValue, proto: &'static str) {
     let is_trusted = peer.is_loopback();
-    let before = headers.get(FORWARDED_FOR).filter(|_| is_trusted).and_then(|value| value.to_str().ok());
-    let path = before.map_or_else(|| peer.to_string(), |before| format!("{before}, {peer}"));
-    if let Ok(path) = HeaderValue::try_from(path) {
+    // Some proxies add a line of their own.
+    let before = headers.get_all(FORWARDED_FOR).iter().filter(|_| is_trusted);
+    let mut path: Vec<String> =
+        before.filter_map(|value| value.to_str().ok()).map(ToOwned::to_owned).collect();
+    path.push(peer.to_string());
+    if let Ok(path) = HeaderValue::try_from(path.join(", ")) {
         headers.insert(FORWARDED_FOR, path);
     }
     for (name, value) in [(FORWARDED_HOST, host.clone()), (FORWARDED_PROTO, HeaderValue::from_static(proto))]
@@ -101,9 +114,10 @@ pub(super) fn mark_passage(headers: &mut HeaderMap, mark: HeaderValue) {
     headers.append(PASSAGE, mark);
 }
 
-/// Whether it has come through this broker before. Another broker's previews may well lead here.
-pub(super) fn has_passed(headers: &HeaderMap, mark: &HeaderValue) -> bool {
-    headers.get_all(PASSAGE).iter().any(|value| value == mark)
+/// Whether it goes round in circles: it has come through this broker too often. An agent's server may well pass on to another agent,
+/// and another broker's previews may lead here.
+pub(super) fn goes_round(headers: &HeaderMap, mark: &HeaderValue) -> bool {
+    headers.get_all(PASSAGE).iter().filter(|value| *value == mark).count() >= PASSAGES
 }
 
 /// Asks for a WebSocket as HTTP/1.1 does (RFC 6455, section 4.1). The key only shows that both sides speak the protocol, which HTTP/2
@@ -141,12 +155,14 @@ pub(super) fn confine_cookies(headers: &mut HeaderMap) {
         .get_all(SET_COOKIE)
         .into_iter()
         .filter_map(|value| {
-            let parts = value.as_bytes().split(|byte| *byte == b';');
+            // The first is the cookie itself, whatever it is called.
+            let parts = value.as_bytes().split(|byte| *byte == b';').enumerate();
             let is_domain = |part: &[u8]| {
                 let name = part.split(|byte| *byte == b'=').next().unwrap_or_default();
                 name.trim_ascii().eq_ignore_ascii_case(b"domain")
             };
-            let kept: Vec<&[u8]> = parts.filter(|part| !is_domain(part)).collect();
+            let kept = parts.filter(|(index, part)| *index == 0 || !is_domain(part));
+            let kept: Vec<&[u8]> = kept.map(|(_, part)| part).collect();
             HeaderValue::from_bytes(&kept.join(&b";"[..])).ok()
         })
         .collect();
@@ -170,6 +186,12 @@ mod tests {
         let mut headers = map(&sent);
         strip_hop_by_hop(&mut headers, false);
         assert_eq!(headers, map(&[("accept", "*/*")]));
+        let mut headers = map(&[("transfer-encoding", "chunked"), ("content-length", "5"), ("trailer", "x")]);
+        strip_hop_by_hop(&mut headers, false);
+        assert_eq!(headers, map(&[("trailer", "x")]), "a length beside chunks is not to be believed");
+        let mut headers = map(&[("connection", "TE"), ("te", "trailers")]);
+        strip_hop_by_hop(&mut headers, false);
+        assert_eq!(headers, map(&[("te", "trailers")]));
         let mut headers = map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
         strip_hop_by_hop(&mut headers, true);
         assert_eq!(headers, map(&[("connection", "upgrade"), ("upgrade", "websocket")]));
@@ -187,9 +209,14 @@ mod tests {
         headers.insert(COOKIE, raw);
         strip_session(&mut headers);
         assert_eq!(headers[COOKIE].as_bytes(), b"name=J\xc3\xb8rgen");
-        let mut headers = map(&[("set-cookie", "a=1; Domain=localhost; Path=/")]);
-        confine_cookies(&mut headers);
-        assert_eq!(headers, map(&[("set-cookie", "a=1; Path=/")]));
+        for (set, kept) in [
+            ("a=1; Domain=localhost; Path=/", "a=1; Path=/"),
+            ("domain=shop; Path=/; HttpOnly", "domain=shop; Path=/; HttpOnly"),
+        ] {
+            let mut headers = map(&[("set-cookie", set)]);
+            confine_cookies(&mut headers);
+            assert_eq!(headers, map(&[("set-cookie", kept)]));
+        }
     }
 
     #[test]
@@ -208,12 +235,16 @@ mod tests {
     }
 
     #[test]
-    fn a_request_passes_a_broker_once() {
+    fn a_request_passes_a_broker_a_few_times() {
         let mut headers = HeaderMap::new();
         let [one, other, third] = ["01AB", "01CD", "01EF"].map(HeaderValue::from_static);
         mark_passage(&mut headers, one.clone());
         mark_passage(&mut headers, other.clone());
-        assert!(has_passed(&headers, &one) && has_passed(&headers, &other) && !has_passed(&headers, &third));
+        assert!(!goes_round(&headers, &one), "an agent's server may pass on to another agent");
+        for _ in 1..PASSAGES {
+            mark_passage(&mut headers, one.clone());
+        }
+        assert!(goes_round(&headers, &one) && !goes_round(&headers, &other) && !goes_round(&headers, &third));
     }
 
     #[test]
@@ -227,6 +258,9 @@ mod tests {
             (value("x-forwarded-proto"), value("x-forwarded-host")),
             ("https", "a.dev.localhost:9800")
         );
+        let mut headers = map(&[("x-forwarded-for", "192.0.2.1"), ("x-forwarded-for", "192.0.2.2")]);
+        add_forwarded(&mut headers, [127, 0, 0, 1].into(), &host, "http");
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.1, 192.0.2.2, 127.0.0.1");
         let mut headers = map(&[("x-forwarded-for", "192.0.2.1"), ("x-forwarded-host", "evil.example")]);
         let host = HeaderValue::from_static("a-dev.example.com");
         add_forwarded(&mut headers, [198, 51, 100, 7].into(), &host, "https");

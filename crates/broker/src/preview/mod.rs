@@ -13,6 +13,7 @@ pub(crate) mod address;
 mod connections;
 mod front;
 mod headers;
+mod join;
 mod notice;
 mod server;
 mod trouble;
@@ -28,8 +29,8 @@ use std::time::Duration;
 use axum::BoxError;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{HOST, HeaderValue, UPGRADE};
-use axum::http::{Method, StatusCode, Uri, Version};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, Version};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -42,16 +43,16 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pool::AgentKey;
 use settings::PreviewHost;
-use tokio::io::copy_bidirectional;
 
 use self::address::Address;
 use self::connections::Connections;
 use self::notice::Notice;
-use self::server::Server;
+use self::server::Servers;
 use self::trouble::Trouble;
 use crate::core::Core;
 use crate::host;
 use crate::model::Stage;
+use crate::places::Places;
 use crate::reach::Reach;
 
 /// How long an agent's server may take to accept a connection.
@@ -68,18 +69,20 @@ pub(crate) struct Previews {
     mark: Option<HeaderValue>,
     connections: Arc<Connections>,
     /// For requests that [`Connections`] are not for.
-    client: Client<Server, Body>,
+    client: Client<Servers, Body>,
 }
 
 impl Previews {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
+    /// Previews with no more connections to agents than there are `places`.
+    pub(crate) fn new(core: Arc<Core>, places: Places) -> Self {
+        let connections = Arc::new(Connections::new(places));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .http1_max_headers(HEADERS)
-            .build(Server);
+            .build(Servers(Arc::clone(&connections)));
         let mark = HeaderValue::from_str(&core.id).ok();
-        Self { core, mark, connections: Arc::default(), client }
+        Self { core, mark, connections, client }
     }
 
     /// What is meant by a host name; none if it is no preview's.
@@ -178,8 +181,8 @@ impl Previews {
         }
         let wants_html = notice::wants_html(request.headers());
         let instead = |notice: Notice| Box::new(notice.answer(wants_html));
-        if self.mark.as_ref().is_some_and(|mark| headers::has_passed(request.headers(), mark)) {
-            let hint = "an agent's server has passed the request on to its own preview".to_owned();
+        if self.mark.as_ref().is_some_and(|mark| headers::goes_round(request.headers(), mark)) {
+            let hint = "an agent's server passes it on to a preview that leads back to it".to_owned();
             let said = "this request goes round in circles".to_owned();
             return Err(instead(Notice { status: StatusCode::LOOP_DETECTED, said, hint, passes: false }));
         }
@@ -211,6 +214,10 @@ impl Previews {
 
     /// Asks with a body, or for what becomes something else.
     async fn ask_with_body(&self, passage: Box<Passage>, mut request: Request) -> Response {
+        // Without a length it goes in chunks; a `GET` would else go without its body.
+        if !request.body().is_end_stream() && !request.headers().contains_key(CONTENT_LENGTH) {
+            request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let answered = match format!("http://{}{path}", passage.to.authority()).parse::<Uri>() {
             Ok(uri) => {
@@ -236,14 +243,10 @@ impl Previews {
 
     /// Passes bytes both ways until one side goes away, of which the other is told by the end of its connection.
     fn join(&self, client: OnUpgrade, agent: OnUpgrade) {
-        let ended = self.core.shutdown.clone().cancelled_owned();
+        let ended = self.core.shutdown.clone();
         tokio::spawn(async move {
             let (Ok(client), Ok(agent)) = tokio::join!(client, agent) else { return };
-            let (mut client, mut agent) = (TokioIo::new(client), TokioIo::new(agent));
-            tokio::select! {
-                _ = copy_bidirectional(&mut client, &mut agent) => {}
-                () = ended => {}
-            }
+            ended.run_until_cancelled(join::join(TokioIo::new(client), TokioIo::new(agent))).await;
         });
     }
 }
@@ -275,7 +278,14 @@ impl Passage {
     {
         let is_upgrade =
             answered.as_ref().is_ok_and(|response| response.status() == StatusCode::SWITCHING_PROTOCOLS);
-        let answered = if is_upgrade && self.upgrade.is_none() { Err(Trouble::Unasked) } else { answered };
+        let answered = match (answered, &self.upgrade) {
+            (Ok(_), None) if is_upgrade => Err(Trouble::Unasked),
+            // To HTTP/2 any success would be the WebSocket.
+            (Ok(response), Some(Upgrade { of_stream: true, .. })) if response.status().is_success() => {
+                Err(Trouble::NoWebSocket(response.status()))
+            }
+            (answered, _) => answered,
+        };
         let mut response = match answered {
             Ok(response) => response.map(Body::new),
             Err(error) => {
@@ -284,6 +294,8 @@ impl Passage {
                 return notice.answer(self.wants_html);
             }
         };
+        // It is of one connection, as what concerns it is.
+        *response.version_mut() = Version::HTTP_11;
         let headers = response.headers_mut();
         headers::strip_hop_by_hop(headers, is_upgrade);
         headers::confine_cookies(headers);
@@ -306,7 +318,8 @@ impl Upgrade {
         let is_websocket =
             request.extensions_mut().remove::<Protocol>().is_some_and(|it| it.as_str() == "websocket");
         let of_stream = request.method() == Method::CONNECT && is_websocket;
-        if !of_stream && (request.version() != Version::HTTP_11 || !request.headers().contains_key(UPGRADE)) {
+        let of_connection = request.version() == Version::HTTP_11 && asks_for_upgrade(request.headers());
+        if !(of_stream || of_connection) {
             return None;
         }
         let client = hyper::upgrade::on(&mut *request);
@@ -316,6 +329,15 @@ impl Upgrade {
         }
         Some(Self { client, of_stream })
     }
+}
+
+/// Whether a request is for another protocol (RFC 9110, section 7.8), other than HTTP/2, which is spoken here without being asked for.
+fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    let has = |name, wanted: &str| {
+        let values = headers.get_all(name).into_iter().filter_map(|value: &HeaderValue| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case(wanted))
+    };
+    headers.contains_key(UPGRADE) && has(CONNECTION, "upgrade") && !has(UPGRADE, "h2c")
 }
 
 fn no_such(said: String, hint: String) -> Notice {

@@ -24,11 +24,23 @@ pub(super) enum Trouble {
     Uri(#[from] axum::http::uri::InvalidUri),
     #[error("it has become another protocol without having been asked to")]
     Unasked,
+    #[error("it was asked for a WebSocket and answered with status {0}")]
+    NoWebSocket(StatusCode),
+    #[error("the limit of open files (`ulimit -n`, LimitNOFILE) leaves none for one more connection")]
+    TooMany,
 }
 
 impl Trouble {
     /// What is said instead of an answer of `agent` on `port`.
     pub(super) fn notice(&self, agent: &str, port: u16) -> Notice {
+        if self.is_too_many() {
+            return Notice {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                said: "the broker has as many connections to agents as it may have".to_owned(),
+                hint: "close pages that you do not need, or raise the limit of open files (`ulimit -n`, LimitNOFILE)".to_owned(),
+                passes: true,
+            };
+        }
         match self.unreadable() {
             Some(reason) => Notice {
                 status: StatusCode::BAD_GATEWAY,
@@ -49,10 +61,20 @@ impl Trouble {
     /// What is wrong with the answer, if there is one.
     fn unreadable(&self) -> Option<String> {
         match self {
-            Self::Silent | Self::Connection(_) => None,
+            Self::Silent | Self::Connection(_) | Self::TooMany => None,
             Self::Http(error) => unreadable(error),
             Self::Client(error) => unreadable(error.source()?.downcast_ref()?),
-            Self::Uri(_) | Self::Unasked => Some(self.to_string()),
+            Self::Uri(_) | Self::Unasked | Self::NoWebSocket(_) => Some(self.to_string()),
+        }
+    }
+
+    fn is_too_many(&self) -> bool {
+        match self {
+            Self::TooMany => true,
+            Self::Client(error) => error.source().is_some_and(|source| {
+                source.downcast_ref::<Self>().is_some_and(|source| matches!(source, Self::TooMany))
+            }),
+            _ => false,
         }
     }
 }

@@ -2,57 +2,24 @@
 // broker that runs), PROJECT and, for agents in containers, IMAGE. Ends with 0 if all was as it should be.
 
 import { execFileSync } from "node:child_process";
-import { createRequire } from "node:module";
-import { readFileSync } from "node:fs";
 import assert from "node:assert/strict";
-import { chromium } from "playwright-core";
+import { accessible as accessiblePage, berthold, browser, noneWider, openPage, pause, signInUrl } from "./common.mjs";
 
-const { BERTHOLD, PROJECT, IMAGE, SCREENSHOTS } = process.env;
-const berthold = (...words) => execFileSync(BERTHOLD, words, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
-const signInUrl = () => berthold("open", "--print").trim();
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-});
-const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
-const page = await context.newPage();
-const told = [];
-let mayFail = false;
-page.on("console", (message) => message.type() === "error" && !mayFail && told.push(message.text()));
-page.on("pageerror", (error) => told.push(String(error)));
-page.on("request", (request) => {
-  const { hostname } = new URL(request.url());
-  if (hostname !== "localhost") told.push(`a request to ${request.url()}`);
-});
-const timeout = 60_000;
-page.setDefaultTimeout(timeout);
+const { BERTHOLD, PROJECT, IMAGE } = process.env;
+const seen = await openPage();
+const { context, page, told } = seen;
+const accessible = (where) => accessiblePage(page, where);
 const row = (name) => page.locator(`#agents tr[data-key="${PROJECT}/${name}"]`);
 const state = async (name, wanted) => row(name).locator(".state", { hasText: new RegExp(`^${wanted}`) }).waitFor();
-const screenshot = async (name) => SCREENSHOTS && page.screenshot({ path: `${SCREENSHOTS}/${name}.png`, fullPage: true });
 const legend = (text) => page.locator("#legend li", { hasText: new RegExp(`^${text}$`) }).waitFor();
-
-async function accessible(where) {
-  for (const colorScheme of ["light", "dark"]) {
-    await page.emulateMedia({ colorScheme });
-    // Through the debugger, which the page's policy does not bind.
-    await page.evaluate(axe);
-    const { violations } = await page.evaluate(() => window.axe.run());
-    const said = violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => node.html).join(" ").slice(0, 400)}`);
-    assert.deepEqual(said, [], `${where}, ${colorScheme}`);
-    await screenshot(`${where}-${colorScheme}`);
-  }
-  await page.emulateMedia({ colorScheme: "light" });
-}
 
 // Signed out, the page says how to sign in.
 const url = signInUrl();
-mayFail = true;
+seen.mayFail = true;
 await page.goto(new URL("/", url).href);
 await page.getByText("berthold open", { exact: true }).waitFor();
 await accessible("signed-out");
-mayFail = false;
+seen.mayFail = false;
 
 // A ticket lets this browser in, once.
 await page.goto(url);
@@ -103,7 +70,7 @@ await page.locator("#port-told", { hasText: /leased to .*plain, port A/ }).waitF
 await accessible("two-agents");
 await page.setViewportSize({ width: 390, height: 844 });
 await accessible("two-agents-narrow");
-assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "nothing is wider than a phone");
+await noneWider(page);
 await page.setViewportSize({ width: 1280, height: 900 });
 
 // What ends outside is seen.
@@ -178,7 +145,7 @@ await sight("hidden");
 await page.locator("#live", { hasText: "paused" }).waitFor();
 page.on("request", (request) => asked.push(request.url()));
 const last = Number((await page.locator("#log").textContent()).trim().split("\n").pop().split(" ")[1]);
-await new Promise((resolve) => { setTimeout(resolve, 4000); });
+await pause(4000);
 assert.deepEqual(asked, [], "nothing is asked for");
 await sight("visible");
 await page.locator("#live.on").waitFor();
@@ -189,7 +156,7 @@ const all = await ticks();
 assert.deepEqual(all, all.map((_, index) => index + 1), "each line of the log is there once");
 
 // Another broker, the same page, the same session; what happened meanwhile is there, and an agent's log goes on.
-mayFail = true;
+seen.mayFail = true;
 berthold("broker", "stop");
 await page.locator("#live:not(.on)").waitFor();
 berthold("start", "later", "--runtime", "process", "--", "sleep", "100000");
@@ -200,17 +167,17 @@ assert.deepEqual(again, again.map((_, index) => index + 1), "each line of the lo
 await page.goBack();
 await row("made").locator("th a:focus").waitFor();
 await state("later", "running");
-mayFail = false;
+seen.mayFail = false;
 
 // What could not be done is told until that is dismissed.
 assert.throws(() => berthold("start", "broken", "--runtime", "process", "--", "/nowhere/at/all"));
 await state("broken", "failed");
-mayFail = true;
+seen.mayFail = true;
 await row("broken").getByRole("button", { name: /Start/ }).click();
 const banner = page.locator(".banner", { hasText: "broken" });
 await banner.waitFor();
 await accessible("banner");
-mayFail = false;
+seen.mayFail = false;
 await banner.getByRole("button", { name: "Dismiss" }).click();
 await banner.waitFor({ state: "detached" });
 

@@ -2,13 +2,9 @@
 
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
-import { chromium } from "playwright-core";
+import { browser } from "./common.mjs";
 
 const { URL: url, FILE, PROTOCOL } = process.env;
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-});
 const page = await browser.newPage({ ignoreHTTPSErrors: true });
 page.setDefaultTimeout(60_000);
 const sockets = [];

@@ -120,6 +120,112 @@ fn a_server_of_the_ipv6_loopback_alone_is_reached() {
     assert_eq!((&behind["listens"], &behind["title"]), (&true.into(), &"of six".into()), "{behind}");
 }
 
+/// A server may say that it wants no more of a body, and be gone before that is sent.
+#[test]
+fn an_early_answer_is_passed_on() {
+    let stage = Stage::new("");
+    stage.serve(0, |_, mut stream| {
+        let said = "HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 3\r\n\r\nbig";
+        stream.get_mut().write_all(said.as_bytes()).unwrap();
+    });
+    for label in ["a", "b", "c"] {
+        let mut upload = stage.connect();
+        let name = stage.name(label);
+        write!(upload, "POST / HTTP/1.1\r\nHost: {name}\r\nContent-Length: {}\r\n\r\n", 8 << 20).unwrap();
+        // All of it, before anything is read.
+        upload.write_all(&vec![0; 8 << 20]).unwrap();
+        let status = head(&mut BufReader::new(upload));
+        let expected = ["413", "502", "404"][usize::from(label.as_bytes()[0] - b'a')];
+        assert!(status.starts_with(&format!("HTTP/1.1 {expected}")), "{label}: {status}");
+    }
+}
+
+/// RFC 9112, section 6.3: where both are there, the chunks count.
+#[test]
+fn a_false_length_cuts_nothing() {
+    let stage = Stage::new("");
+    stage.serve(0, |_, mut stream| {
+        let said = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\na\r\n0123456789\r\n0\r\n\r\n";
+        stream.get_mut().write_all(said.as_bytes()).unwrap();
+    });
+    let told = page(&stage);
+    assert!(told.contains("0123456789") && !told.to_lowercase().contains("content-length"), "{told}");
+}
+
+#[test]
+fn a_get_may_have_a_body_without_a_length() {
+    let stage = Stage::new("");
+    stage.serve(0, |asked, mut stream| {
+        assert!(asked.to_lowercase().contains("transfer-encoding: chunked"), "{asked}");
+        let mut body = String::new();
+        while !body.ends_with("0\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            body.push(char::from(byte[0]));
+        }
+        answer(&mut stream, "Connection: close\r\n", &body.replace("\r\n", "|"));
+    });
+    let name = stage.name("a");
+    let told = stage.ask(&[
+        "GET / HTTP/1.1",
+        &format!("Host: {name}"),
+        "Transfer-Encoding: chunked",
+        "\r\n6\r\nabcdef\r\n0\r\n",
+    ]);
+    assert!(told.contains("abcdef"), "{told}");
+}
+
+/// A connection goes on though the server's does not, and what is no upgrade becomes none.
+#[test]
+fn what_concerns_one_connection_stays_there() {
+    let stage = Stage::new("");
+    stage.serve(0, |asked, mut stream| {
+        assert!(!asked.to_lowercase().contains("upgrade"), "{asked}");
+        stream.get_mut().write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+    });
+    let mut stream = BufReader::new(stage.connect());
+    let name = stage.name("a");
+    for further in ["", "Upgrade: websocket\r\n", "Connection: upgrade, http2-settings\r\nUpgrade: h2c\r\n"] {
+        write!(stream.get_mut(), "GET / HTTP/1.1\r\nHost: {name}\r\n{further}\r\n").unwrap();
+        let told = head(&mut stream);
+        assert!(told.starts_with("HTTP/1.1 200"), "{further}: {told}");
+        let mut body = [0; 2];
+        stream.read_exact(&mut body).unwrap();
+        assert_eq!(&body, b"ok");
+    }
+}
+
+/// The dev server of one agent may lead to another's, but not round in circles.
+#[test]
+fn a_request_may_go_from_agent_to_agent() {
+    let stage = Stage::new("");
+    let (listen, [a, b]) = (stage.listen, ["a", "b"].map(|label| stage.name(label)));
+    let lead_to = move |name: String| {
+        move |asked: String, mut stream: BufReader<std::net::TcpStream>| {
+            let marks = asked.lines().filter(|line| line.to_lowercase().starts_with("berthold-preview: "));
+            let marks: String = marks.map(|line| format!("{line}\r\n")).collect();
+            let mut next = std::net::TcpStream::connect(("127.0.0.1", listen)).unwrap();
+            let path = asked.split(' ').nth(1).unwrap();
+            write!(next, "GET {path} HTTP/1.1\r\nHost: {name}\r\n{marks}Connection: close\r\n\r\n").unwrap();
+            let mut told = String::new();
+            next.read_to_string(&mut told).unwrap();
+            stream.get_mut().write_all(told.as_bytes()).unwrap();
+        }
+    };
+    stage.serve(0, lead_to(b));
+    let back = lead_to(a);
+    stage.serve(1, move |asked, mut stream| {
+        if asked.starts_with("GET /round") {
+            back(asked, stream)
+        } else {
+            answer(&mut stream, "", "the other")
+        }
+    });
+    assert!(page(&stage).ends_with("the other"));
+    let round = stage.ask(&["GET /round HTTP/1.1", &format!("Host: {}", stage.name("a"))]);
+    assert!(round.starts_with("HTTP/1.1 508"), "{round}");
+}
+
 /// The log of an agent's server is not for the page's looks.
 #[test]
 fn a_page_that_is_known_is_not_asked_for_again() {

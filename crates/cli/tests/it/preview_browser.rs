@@ -18,6 +18,7 @@ async fn over_one_http2_connection_go_requests_and_websockets() {
     let stage = Stage::new("");
     stage.serve(0, |head, mut stream| {
         let path = head.split(' ').nth(1).unwrap();
+        // A server that answers whatever is asked is none for WebSockets.
         if path != "/socket" {
             let answer = "HTTP/1.1 200 OK\r\nContent-Length";
             write!(stream.get_mut(), "{answer}: {}\r\nConnection: close\r\n\r\n{path}", path.len()).unwrap();
@@ -52,14 +53,18 @@ async fn over_one_http2_connection_go_requests_and_websockets() {
     });
     futures_util::future::join_all(answers).await;
 
-    let mut request = Request::builder()
-        .method(Method::CONNECT)
-        .uri(uri("/socket"))
-        .header("sec-websocket-version", "13")
-        .body(Full::default())
-        .unwrap();
-    request.extensions_mut().insert(Protocol::from_static("websocket"));
-    let mut response = client.clone().send_request(request).await.unwrap();
+    let socket = |path: &str| {
+        let mut request = Request::builder()
+            .method(Method::CONNECT)
+            .uri(uri(path))
+            .header("sec-websocket-version", "13")
+            .body(Full::default())
+            .unwrap();
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
+        client.clone().send_request(request)
+    };
+    assert_eq!(socket("/page").await.unwrap().status(), StatusCode::BAD_GATEWAY);
+    let mut response = socket("/socket").await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     let mut socket = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
     for word in ["hello", "again"] {

@@ -1,5 +1,7 @@
 //! The web page: who is let in, and what a real browser makes of it.
 
+use std::io::Write;
+
 use crate::support::*;
 
 /// A script with a line each second.
@@ -25,7 +27,7 @@ fn listening(ports: u16) -> (Host, u16) {
 
 /// The status, the headers and the body of an answer; `lines` are the request's first line and headers.
 fn ask(port: u16, lines: &[&str], body: &str) -> (u16, String, String) {
-    use std::io::{Read, Write};
+    use std::io::Read;
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
     let head = lines.join("\r\n");
     write!(stream, "{head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
@@ -158,16 +160,49 @@ fn what_is_behind_a_port_is_told() {
 fn a_real_browser_signs_in_sees_and_does() {
     let Some(files) = browser_tests() else { return };
     let (host, _) = listening(40);
+    let image = docker_is_here().then(image);
+    browse(&host, &files, "page.mjs", image.as_deref());
+}
+
+/// A pool of 1,001 ports of which 400 agents have most.
+#[test]
+fn a_crowd_is_looked_at() {
+    let Some(files) = browser_tests() else { return };
+    browse(&with_pool("12000-13000", ""), &files, "crowd.mjs", None);
+}
+
+#[test]
+fn the_widest_pool_is_looked_at() {
+    let Some(files) = browser_tests() else { return };
+    // Sockets on all ports of this host would be in the way of every other test.
+    browse(&with_pool("1-65535", ", guards: false"), &files, "widest.mjs", None);
+}
+
+/// A host with a pool of its own, which no other test has a part in.
+fn with_pool(pool: &str, further: &str) -> Host {
+    let settings = |range: &str| {
+        let listen = range.split_once('-').unwrap().0;
+        format!(
+            "server: {{ broker: {{ listen: \"127.0.0.1:{listen}\", port_pool: {{ range: \"{pool}\"{further} }} }} }}\n"
+        )
+    };
+    let mut host = Host::with_settings(settings, 1);
+    host.serve();
+    host
+}
+
+/// Runs what a person does with the page in a browser.
+fn browse(host: &Host, files: &std::path::Path, script: &str, image: Option<&str>) {
     let mut node = host.command_of("node");
-    if docker_is_here() {
-        node.env("IMAGE", image());
+    if let Some(image) = image {
+        node.env("IMAGE", image);
     }
     let output = node
-        .arg("page.mjs")
-        .current_dir(&files)
+        .arg(script)
+        .current_dir(files)
         .envs([("BERTHOLD", BERTHOLD), ("PROJECT", host.project())])
         .output()
         .unwrap();
-    print!("{}", String::from_utf8_lossy(&output.stdout));
+    drop(std::io::stderr().write_all(&output.stdout));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -1,0 +1,39 @@
+// The page with the widest pool that there is. `node widest.mjs`, with BERTHOLD and BERTHOLD_HOME (of a broker that runs).
+
+import assert from "node:assert/strict";
+import { accessible, browser, noneWider, openPage, signInUrl } from "./common.mjs";
+
+const { page, told } = await openPage();
+await page.goto(signInUrl());
+await page.locator("#live.on").waitFor();
+const map = page.locator("#map");
+const says = (text) => page.locator("#port-told", { hasText: text }).waitFor();
+await map.focus();
+await says("1: free");
+await page.keyboard.press("End");
+await says("65535: free");
+await page.keyboard.press("ArrowLeft");
+await says("65534: free");
+
+// What is pointed at is told, however fast the pointer goes, and the map is not drawn anew for it (but when a port has changed).
+const { x, y, width } = await map.boundingBox();
+await page.mouse.move(x + 2, y + 2);
+await says("1: free");
+await page.evaluate(() => {
+  window.drawn = 0;
+  const { drawImage } = CanvasRenderingContext2D.prototype;
+  CanvasRenderingContext2D.prototype.drawImage = function draw(...words) { window.drawn++; return drawImage.apply(this, words); };
+  const { fillRect } = CanvasRenderingContext2D.prototype;
+  window.cells = 0;
+  CanvasRenderingContext2D.prototype.fillRect = function fill(...words) { window.cells++; return fillRect.apply(this, words); };
+});
+await page.mouse.move(x + width - 8, y + 40, { steps: 400 });
+await page.waitForFunction(() => window.drawn > 0);
+assert.ok(await page.evaluate(() => window.cells) <= 20 * 65535, "the cells stay as they are drawn");
+assert.ok(await page.evaluate(() => window.drawn) <= 400);
+await accessible(page, "widest");
+await page.setViewportSize({ width: 390, height: 844 });
+await accessible(page, "widest-narrow");
+await noneWider(page);
+assert.deepEqual(told, [], "nothing was complained of");
+await browser.close();
