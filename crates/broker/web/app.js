@@ -154,7 +154,7 @@ async function act(what, agent) {
     else if (what === "restart" && !isLive(agent)) await call("PUT", agentPath(agent), {});
     else await call("POST", agentPath(agent, `/${what}`), {});
   } catch (error) {
-    problems.set(key(agent), `${name}: ${error.message}`);
+    problems.set(key(agent), error.message.includes(name) ? error.message : `${name}: ${error.message}`);
   }
   showSoon();
 }
