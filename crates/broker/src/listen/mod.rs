@@ -7,6 +7,7 @@
 mod address;
 mod deal;
 mod serve;
+mod ticks;
 
 pub(crate) use self::address::{Address, ListenError, Listener};
 pub(crate) use self::deal::Share;

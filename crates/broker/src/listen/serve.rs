@@ -14,16 +14,17 @@ use axum::http::Request;
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, interval_at, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Share;
 use super::deal::Taken;
+use super::ticks::{TICK, Ticks};
 use crate::places::{Placed, Stream};
 
 /// How long a client may take for its handshake.
@@ -32,8 +33,6 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(60);
 /// How often a client of HTTP/2 is asked whether it is still there, and how long it may take to say so.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
-/// How many headers a request may have. (Node.js takes 16 KiB of them, however many.)
-const HEADERS: usize = 256;
 
 /// Answers on the connections of the share until `ended`; then what has been asked for is answered to its end, and nothing more. Each
 /// connection has a service of its own, made for the address of its client.
@@ -43,9 +42,9 @@ where
     S::Future: Send + 'static,
 {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(SILENCE).max_headers(HEADERS);
+    builder.http1().timer(Ticks).header_read_timeout(SILENCE);
     let mut http2 = builder.http2();
-    http2.timer(TokioTimer::new()).keep_alive_interval(PING.0).keep_alive_timeout(PING.1);
+    http2.timer(Ticks).keep_alive_interval(PING.0).keep_alive_timeout(PING.1);
     // WebSockets over HTTP/2 (RFC 8441).
     http2.enable_connect_protocol();
     let builder = Arc::new(builder);
@@ -100,9 +99,9 @@ async fn converse<S>(
         service.call(request)
     });
     let mut conversation = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), answered));
-    // Whether it is HTTP/1.1 or HTTP/2 is told by the first bytes, for which hyper-util waits without a limit.
-    let mut silence = pin!(sleep(SILENCE));
-    let (mut is_heard, mut is_ending) = (false, false);
+    let begun = Instant::now();
+    let mut ticks = interval_at(begun + TICK, TICK);
+    let mut is_ending = false;
     loop {
         // All of them are only looked at, and go on in the next round.
         tokio::select! {
@@ -117,11 +116,9 @@ async fn converse<S>(
                 is_ending = true;
                 conversation.as_mut().graceful_shutdown();
             }
-            () = silence.as_mut(), if !is_heard => {
-                is_heard = has_asked.load(Ordering::Relaxed);
-                if !is_heard {
-                    return;
-                }
+            // Whether it is HTTP/1.1 or HTTP/2 is told by the first bytes, for which hyper-util waits without a limit.
+            _ = ticks.tick() => if begun.elapsed() >= SILENCE && !has_asked.load(Ordering::Relaxed) {
+                return;
             }
         }
     }

@@ -71,15 +71,17 @@ impl Driver {
 }
 
 impl Link {
-    async fn connect(to: Reach, place: Place) -> Result<Self, Trouble> {
+    /// A new one. Answers with more headers than hyper has room for on the stack (100) are rare, and asked for once more.
+    async fn connect(to: Reach, place: Place, has_many_headers: bool) -> Result<Self, Trouble> {
         let stream = timeout(CONNECTING, to.connect()).await.map_err(|_| Trouble::Silent)??;
         stream.set_nodelay(true)?;
         // Requests here are a head alone, for which one buffer is enough.
-        let (sender, connection) = http1::Builder::new()
-            .writev(false)
-            .max_headers(HEADERS)
-            .handshake(TokioIo::new(Placed::new(stream, place)))
-            .await?;
+        let mut builder = http1::Builder::new();
+        builder.writev(false);
+        if has_many_headers {
+            builder.max_headers(HEADERS);
+        }
+        let (sender, connection) = builder.handshake(TokioIo::new(Placed::new(stream, place))).await?;
         Ok(Self { sender, driver: Driver { connection: Some(Box::pin(connection)) } })
     }
 }
@@ -107,15 +109,15 @@ impl Connections {
     ) -> impl Future<Output = Result<Response<Answer>, Trouble>> + use<> {
         let home = Arc::clone(self);
         async move {
-            let mut may_be_kept = true;
+            let (mut may_be_kept, mut has_many_headers) = (true, false);
             loop {
                 let kept = if may_be_kept { home.take(to).await } else { None };
                 let is_kept = kept.is_some();
                 let mut link = match kept {
                     Some(link) => link,
-                    None => Box::pin(Link::connect(to, home.place()?)).await?,
+                    None => Box::pin(Link::connect(to, home.place()?, has_many_headers)).await?,
                 };
-                let again = if is_kept { repeated(&request) } else { None };
+                let again = repeated(&request);
                 let answered = {
                     let mut answer = pin!(link.sender.try_send_request(request));
                     poll_fn(|context| {
@@ -139,8 +141,12 @@ impl Connections {
                     // The server may close a connection that nobody uses, also while a request is on its way to it.
                     Err(mut refused) => match (refused.take_message(), again) {
                         (Some(unsent), _) if is_kept => request = unsent,
-                        (None, Some(again)) if !refused.error().is_parse() => {
+                        (None, Some(again)) if is_kept && !refused.error().is_parse() => {
                             may_be_kept = false;
+                            request = again;
+                        }
+                        (None, Some(again)) if refused.error().is_parse_too_large() && !has_many_headers => {
+                            (may_be_kept, has_many_headers) = (false, true);
                             request = again;
                         }
                         _ => return Err(refused.into_error().into()),
@@ -273,7 +279,7 @@ mod tests {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = Reach::from_authority(&server.local_addr().unwrap().to_string()).unwrap();
         let connections = Arc::new(Connections::new(Places::new(2)));
-        let link = Link::connect(to, connections.place().unwrap()).await.unwrap();
+        let link = Link::connect(to, connections.place().unwrap(), false).await.unwrap();
         connections.keep(to, link);
         let [_first, second] = [connections.place().unwrap(), connections.place().unwrap()];
         assert!(matches!(connections.place(), Err(Trouble::TooMany)));
