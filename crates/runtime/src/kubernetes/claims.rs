@@ -11,9 +11,6 @@
 //! A claim belongs to its pod, and the cluster removes it with that. One whose pod never came to be counts no more once it is
 //! older than any creation takes: whoever wants the number removes it, or passes over that of another namespace.
 
-use std::time::Duration;
-
-use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -24,8 +21,8 @@ use super::services::owner_reference;
 use super::{ANSWER, LEASE_LABEL, pod, within};
 use crate::{ErrorKind, Publish, RuntimeError, Spec};
 
-/// How old a claim without a pod must be before it counts as left behind.
-const LEFT_BEHIND: Duration = Duration::from_secs(300);
+/// How old a claim without a pod must be before it counts as left behind, in seconds.
+const LEFT_BEHIND: i64 = 300;
 /// The annotation that names the pod of a claim, for people.
 const POD: &str = "berthold.pod";
 const LOOKING: &str = "look at the claim of a port";
@@ -93,9 +90,10 @@ async fn earlier_elsewhere(client: &Client, own: &Lease) -> Result<Option<String
         }
         Err(error) => return Err(error),
     };
+    let now = created(own);
     for claim in found {
         let is_other = claim.metadata.namespace != own.metadata.namespace;
-        if is_other && is_earlier(&claim, own) && !is_left_behind(client, &claim).await? {
+        if is_other && is_earlier(&claim, own) && !is_left_behind(client, &claim, now).await? {
             return Ok(Some(claim.metadata.namespace.unwrap_or_default()));
         }
     }
@@ -130,18 +128,31 @@ fn claim(spec: &Spec, port: Publish) -> Lease {
 async fn clear(client: &Client, claims: &Api<Lease>, wanted: &Lease) -> Result<bool, RuntimeError> {
     let name = wanted.metadata.name.as_deref().unwrap_or_default();
     let Some(found) = within(ANSWER, LOOKING, claims.get_opt(name)).await? else { return Ok(true) };
-    if !is_left_behind(client, &found).await? {
+    // The clock of this host may be another: what would be created tells the cluster's.
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    let named = ObjectMeta { generate_name: Some("berthold-port-".to_owned()), ..ObjectMeta::default() };
+    let probe = Lease { metadata: named, spec: None };
+    let now = created(&within(ANSWER, LOOKING, claims.create(&dry_run, &probe)).await?);
+    if !is_left_behind(client, &found, now).await? {
         return Ok(false);
     }
     delete(claims, &found).await?;
     Ok(true)
 }
 
+/// When the claim was created, by the clock of the cluster, in seconds since 1970.
+fn created(claim: &Lease) -> Option<i64> {
+    claim.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second())
+}
+
+/// Whether `claim` is, at `now`, older than any creation takes. Of what is not known nothing is old.
+fn is_old(claim: Option<i64>, now: Option<i64>) -> bool {
+    claim.zip(now).is_some_and(|(claim, now)| now.saturating_sub(claim) >= LEFT_BEHIND)
+}
+
 /// Whether the claim is older than any creation takes, and no pod has come of it.
-async fn is_left_behind(client: &Client, claim: &Lease) -> Result<bool, RuntimeError> {
-    let created = claim.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
-    let age = created.map_or(0, |created| Timestamp::now().as_second() - created);
-    if age < i64::try_from(LEFT_BEHIND.as_secs()).unwrap_or(i64::MAX) {
+async fn is_left_behind(client: &Client, claim: &Lease, now: Option<i64>) -> Result<bool, RuntimeError> {
+    if !is_old(created(claim), now) {
         return Ok(false);
     }
     let Some(lease) = claim.metadata.labels.as_ref().and_then(|labels| labels.get(LEASE_LABEL)) else {
@@ -192,6 +203,21 @@ pub(super) async fn own(client: &Client, namespace: &str, owner: &Pod) {
         if let Err(error) = within(ANSWER, "tie a port's claim to its pod", patched).await {
             // Then it counts as left behind once the pod is gone, which takes a little longer.
             tracing::warn!(%error, "a port's claim stays for a while if someone else deletes the pod");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_old_after_five_minutes() {
+        assert!(is_old(Some(1000), Some(1300)));
+        for (claim, now) in
+            [(Some(1000), Some(1299)), (Some(1000), Some(0)), (None, Some(9999)), (Some(0), None)]
+        {
+            assert!(!is_old(claim, now), "{claim:?} {now:?}");
         }
     }
 }

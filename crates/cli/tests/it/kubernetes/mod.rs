@@ -24,7 +24,14 @@ pub(crate) use needs_cluster;
 
 /// A broker whose agents are exposed in this way, with further settings of the runtime.
 fn host(expose: &str, further: &str, ports: u16) -> Host {
-    let mut host = Host::with_settings(
+    let mut host = unserved(expose, further, ports);
+    host.serve();
+    host
+}
+
+/// The same before its broker runs.
+fn unserved(expose: &str, further: &str, ports: u16) -> Host {
+    Host::with_settings(
         |range| {
             format!(
                 "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{range}\" }} }} }}\n\
@@ -32,9 +39,7 @@ fn host(expose: &str, further: &str, ports: u16) -> Host {
             )
         },
         ports,
-    );
-    host.serve();
-    host
+    )
 }
 
 fn start<'a>(name: &'a str, image: &'a str, script: &'a str) -> Vec<&'a str> {

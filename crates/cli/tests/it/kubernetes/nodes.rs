@@ -7,7 +7,8 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use super::ends::apply;
-use super::{MANIFEST, host, kubeconfig_of, needs_cluster, start, web};
+use super::{MANIFEST, host, kubeconfig_of, needs_cluster, start, unserved, web};
+use crate::clock::Clock;
 use crate::observer::claims;
 use crate::support::*;
 
@@ -121,6 +122,29 @@ fn a_number_that_is_claimed_in_another_namespace_is_passed_over() {
     kubectl(&["delete", "lease", &claim, "-n", "kube-public"]);
     assert_eq!(agent["ports"], json!({ "A": host.port(2), "B": host.port(1) }));
     assert_eq!(claims(&host), 2, "the own one was given back");
+}
+
+/// How old a claim is, the cluster's clock tells: a broker whose own is an hour ahead takes no one's number.
+#[test]
+fn a_fresh_claim_is_none_that_was_left_behind_whatever_the_clock_says() {
+    needs_cluster!();
+    let Some(clock) = Clock::find() else { return };
+    clock.set(3600);
+    let mut host = unserved("host_port", "", 4);
+    host.serve_with(&clock.variables());
+    // In its own namespace, where it would be removed, and in another.
+    for (port, namespace) in [(0, "default"), (1, "kube-public")] {
+        let claim = format!("berthold-port-{}", host.port(port));
+        apply(&json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": { "name": claim, "namespace": namespace, "labels": { "berthold.lease": "another" } } }));
+    }
+    let agent = host.json(&start("dev", &cluster_image(), IDLE))["agent"].clone();
+    for (port, namespace) in [(0, "default"), (1, "kube-public")] {
+        kubectl(&["delete", "lease", &format!("berthold-port-{}", host.port(port)), "-n", namespace]);
+    }
+    let mut ports: Vec<_> = ["A", "B"].map(|label| agent["ports"][label].as_u64().unwrap()).into();
+    ports.sort_unstable();
+    assert_eq!(ports, [host.port(2), host.port(3)].map(u64::from));
 }
 
 /// Two brokers with one range, the second with pods in `namespace`, start `each` agents all at once.
