@@ -113,6 +113,33 @@ async fn a_bit_that_has_become_another_changes_no_lease() {
     assert!(found > 50, "only {found} of 1500 were found: most of the file says nothing");
 }
 
+/// Of the header each bit: whatever it says then, the ledger can be used, or is replaced by one that can.
+#[tokio::test]
+async fn no_bit_of_the_header_keeps_the_broker_from_starting() {
+    let home = tempfile::tempdir().unwrap();
+    let (file, expected) = one_file(home.path()).await;
+    let path = home.path().join("ledger.db");
+    // <https://www.sqlite.org/fileformat2.html>: the version of the schema is the application's own, here this broker's.
+    let version = 60..64;
+    for (byte, bit) in (0..100).flat_map(|byte| (0..8).map(move |bit| (byte, bit))) {
+        let mut bytes = file.clone();
+        bytes[byte] ^= 1 << bit;
+        place(&path, &bytes, None, None);
+        let what = format!("bit {bit} of byte {byte}");
+        match opened(&path, &what) {
+            Some((connection, contents, damage)) => {
+                if damage.is_none() {
+                    assert_eq!(contents.leases(), expected, "{what}");
+                }
+                connection
+                    .execute("INSERT INTO leases (id, kind, project, name, granted_at) VALUES ('x', 'bare', 'p', 'n', 1)", [])
+                    .unwrap_or_else(|error| panic!("{what}: {error}, {damage:?}"));
+            }
+            None => assert!(version.contains(&byte), "{what}: it is refused"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn whatever_is_cut_off_is_missed() {
     let home = tempfile::tempdir().unwrap();

@@ -82,11 +82,12 @@ enum Trouble {
 }
 
 fn try_open(path: &Path) -> Result<(Connection, Contents), Trouble> {
-    let trouble = |source: rusqlite::Error| match source.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::TypeMismatch) => {
+    let trouble = |source: rusqlite::Error| {
+        if is_damage(&source) {
             Trouble::Damaged(source.to_string())
+        } else {
+            Trouble::Refused(OpenError::Sqlite { path: path.to_owned(), source })
         }
-        _ => Trouble::Refused(OpenError::Sqlite { path: path.to_owned(), source }),
     };
     // SQLite takes a file that is shorter than its smallest page for one that is empty.
     if fs::metadata(path).is_ok_and(|file| (1..SMALLEST).contains(&file.len())) {
@@ -111,6 +112,10 @@ fn try_open(path: &Path) -> Result<(Connection, Contents), Trouble> {
     if verdict != "ok" {
         return Err(Trouble::Damaged(verdict));
     }
+    // The file could be opened for writing, but SQLite only reads one whose header says that another SQLite must write it.
+    if connection.is_readonly("main").map_err(trouble)? {
+        return Err(Trouble::Damaged("it has a format for writing that does not exist".to_owned()));
+    }
     if version < VERSION {
         migrate(&mut connection, version).map_err(trouble)?;
     }
@@ -120,6 +125,21 @@ fn try_open(path: &Path) -> Result<(Connection, Contents), Trouble> {
         other => Trouble::Damaged(other.to_string()),
     })?;
     Ok((connection, contents))
+}
+
+/// Whether the file is to blame for an error, and not the disk, its rights or someone who has it open.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    // SQLITE_ERROR, which has no name of its own here, is what a format of the schema gives that does not exist
+    // (<https://www.sqlite.org/rescode.html>).
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::NotADatabase
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::TypeMismatch
+                | ErrorCode::Unknown
+        )
+    )
 }
 
 /// Takes the schema from `version` to the present one, wholly or not at all.
