@@ -25,8 +25,9 @@ use crate::probe;
 use crate::runtimes::Locality;
 use crate::spec;
 
-/// How many sets of ports a start tries when the engine refuses one after another.
-const MAX_PORT_SETS: u32 = 5;
+/// How many sets of ports a start tries when the engine refuses one after another. Brokers that share a cluster's numbers and start at
+/// once all try the lowest that they see free, and half of them lose: so it takes the logarithm of how many they are.
+const MAX_PORT_SETS: u32 = 8;
 
 /// What a start led to.
 pub(crate) struct Started {

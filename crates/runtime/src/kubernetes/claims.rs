@@ -104,9 +104,12 @@ async fn earlier_elsewhere(client: &Client, own: &Lease) -> Result<Option<String
 /// numbers (Kubernetes API concepts, "Resource versions"); but a claim that has got its pod has changed since it was made.
 fn is_earlier(claim: &Lease, own: &Lease) -> bool {
     let version = |lease: &Lease| lease.metadata.resource_version.as_ref()?.parse::<u64>().ok();
-    let has_pod = claim.metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
     // Where they cannot be compared, nobody gets the number twice.
-    has_pod || version(claim).zip(version(own)).is_none_or(|(claim, own)| claim < own)
+    has_pod(claim) || version(claim).zip(version(own)).is_none_or(|(claim, own)| claim < own)
+}
+
+fn has_pod(claim: &Lease) -> bool {
+    claim.metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty())
 }
 
 fn claim(spec: &Spec, port: Publish) -> Lease {
@@ -128,6 +131,10 @@ fn claim(spec: &Spec, port: Publish) -> Lease {
 async fn clear(client: &Client, claims: &Api<Lease>, wanted: &Lease) -> Result<bool, RuntimeError> {
     let name = wanted.metadata.name.as_deref().unwrap_or_default();
     let Some(found) = within(ANSWER, LOOKING, claims.get_opt(name)).await? else { return Ok(true) };
+    // The cluster removes it with its pod.
+    if has_pod(&found) {
+        return Ok(false);
+    }
     // The clock of this host may be another: what would be created tells the cluster's.
     let dry_run = PostParams { dry_run: true, ..PostParams::default() };
     let named = ObjectMeta { generate_name: Some("berthold-port-".to_owned()), ..ObjectMeta::default() };
