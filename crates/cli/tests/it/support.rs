@@ -539,6 +539,8 @@ pub(crate) fn fetch(port: u16) -> Option<String> {
 /// The same of a path.
 pub(crate) fn fetch_path(port: u16, path: &str) -> Option<String> {
     let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    // kube-proxy accepts connections on a new port that it passes on only a moment later.
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     let answer = converse(stream, path)?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     head.split_whitespace().nth(1).filter(|status| *status == "200").map(|_| body.to_owned())

@@ -17,8 +17,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 
+use super::refusal::left_behind;
 use super::services::owner_reference;
-use super::{ANSWER, LEASE_LABEL, pod, within};
+use super::{ANSWER, LEASE_LABEL, found, pod, within};
 use crate::{ErrorKind, Publish, RuntimeError, Spec};
 
 /// How old a claim without a pod must be before it counts as left behind, in seconds.
@@ -39,7 +40,10 @@ pub(super) async fn take(client: &Client, namespace: &str, spec: &Spec) -> Resul
     let claims: Api<Lease> = Api::namespaced(client.clone(), namespace);
     for port in &spec.publish {
         if let Err(error) = take_one(client, &claims, &claim(spec, *port)).await {
-            give_back(client, namespace, spec.labels.get(LEASE_LABEL).map_or("", String::as_str)).await?;
+            let lease = spec.labels.get(LEASE_LABEL).map_or("", String::as_str);
+            if let Err(second) = give_back(client, namespace, lease).await {
+                return Err(left_behind(&error, &second));
+            }
             return Err(match error.kind {
                 ErrorKind::NameTaken => {
                     let message = format!("port {} is claimed by another agent in the cluster", port.host);
@@ -130,7 +134,7 @@ fn claim(spec: &Spec, port: Publish) -> Lease {
 /// Removes the claim of the same name as `wanted` if it was left behind. Whether the number can be claimed again.
 async fn clear(client: &Client, claims: &Api<Lease>, wanted: &Lease) -> Result<bool, RuntimeError> {
     let name = wanted.metadata.name.as_deref().unwrap_or_default();
-    let Some(found) = within(ANSWER, LOOKING, claims.get_opt(name)).await? else { return Ok(true) };
+    let Some(found) = found(within(ANSWER, LOOKING, claims.get(name)).await)? else { return Ok(true) };
     // The cluster removes it with its pod.
     if has_pod(&found) {
         return Ok(false);

@@ -73,17 +73,27 @@ async fn open(
     // The readers send and end it, who is attached receives.
     let (sender, output) = mpsc::channel(PIECES);
     let mut readers = vec![tokio::spawn(read(stdout, Output::Stdout, sender.clone()))];
-    readers.extend(stderr.map(|stderr| tokio::spawn(read(stderr, Output::Stderr, sender))));
+    readers.extend(stderr.map(|stderr| tokio::spawn(read(stderr, Output::Stderr, sender.clone()))));
     let (ended, told) = oneshot::channel();
     tokio::spawn(async move {
-        let status = whole(status).await;
-        for reader in readers {
-            // It can only fail by a panic, which is told elsewhere.
-            drop(reader.await);
-        }
+        let all = async {
+            let status = whole(status).await;
+            for reader in readers {
+                // It can only fail by a panic, which is told elsewhere.
+                drop(reader.await);
+            }
+            status
+        };
+        let status = tokio::select! {
+            status = all => Some(status),
+            // Whoever is no longer attached needs no connection, which would else last as long as the agent.
+            () = sender.closed() => None,
+        };
         // The connection has been needed until here.
         drop(session);
-        drop(ended.send(status));
+        if let Some(status) = status {
+            drop(ended.send(status));
+        }
     });
     let streams = Streams {
         output: Box::pin(ReceiverStream::new(output).map(Ok)),

@@ -10,6 +10,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +34,8 @@ const PROTOCOL: &str = "portforward.k8s.io";
 const CHUNK: usize = 64 * 1024;
 /// How long a pod has to refuse a connection, before it counts as accepted.
 const REFUSAL: Duration = Duration::from_secs(3);
+/// How long the rest of an answer may take after the node has complained of the connection.
+const REST: Duration = Duration::from_secs(2);
 /// How long accepting pauses when the process has no more files to open.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
@@ -219,18 +223,37 @@ async fn relay(connection: &mut TcpStream, way: &Way, port: u16) -> io::Result<(
             }
         }
     };
+    let came = AtomicBool::new(false);
     let down = async {
         while let Some(piece) = incoming.recv().await {
+            came.store(true, Ordering::Relaxed);
             to.write_all(&piece?).await?;
         }
         to.shutdown().await?;
         // That was all, however the other direction ends.
         set_socket_linger(to.as_ref(), None).map_err(io::Error::from)
     };
-    tokio::select! {
-        ended = async { tokio::try_join!(up, down) } => ended.map(drop),
+    let mut down = pin!(down);
+    let complained = tokio::select! {
+        // What came before a complaint is taken before it.
+        biased;
+        ended = async { tokio::try_join!(up, down.as_mut()) } => return ended.map(drop),
         // Such as that nothing listens in the pod.
         Some(reason) = told(&mut complaint) => Err(io::Error::other(reason)),
+    };
+    if !came.load(Ordering::Relaxed) {
+        return complained;
+    }
+    // A server may answer before it has read all, and close: the node complains of that, and the answer is whole all the same.
+    match timeout(REST, down).await {
+        Ok(Ok(())) => {
+            // What is not read would reset the connection, and take the answer with it.
+            let mut rest = vec![0; CHUNK];
+            let read = async { while matches!(from.read(&mut rest).await, Ok(1..)) {} };
+            let _in_time = timeout(REST, read).await;
+            Ok(())
+        }
+        _ => complained,
     }
 }
 

@@ -25,7 +25,9 @@ mod services;
 mod session;
 mod spdy;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -90,6 +92,8 @@ pub struct Kubernetes {
     connection: OnceCell<Connected>,
     forwards: Forwards,
     held: Held,
+    /// The pods, by their ids, that are known not to have what is to publish their ports in the cluster.
+    unpublished: Mutex<HashSet<String>>,
 }
 
 struct Connected {
@@ -112,6 +116,7 @@ impl Kubernetes {
             connection: OnceCell::new(),
             forwards: Forwards::default(),
             held: Held::default(),
+            unpublished: Mutex::default(),
         })
     }
 
@@ -153,7 +158,7 @@ impl Kubernetes {
     async fn pod(&self, id: &str) -> Result<Option<Pod>, RuntimeError> {
         let (name, uid) = pod::name_and_uid(id);
         let pods = self.pods().await?;
-        let pod = within(ANSWER, "look at the pod", pods.get_opt(name)).await?;
+        let pod = found(within(ANSWER, "look at the pod", pods.get(name)).await)?;
         Ok(pod.filter(|pod| uid.is_none_or(|uid| pod.metadata.uid.as_deref() == Some(uid))))
     }
 
@@ -165,7 +170,8 @@ impl Kubernetes {
     fn observed(&self, pod: &Pod) -> Observed {
         let published = match self.options.expose {
             Expose::Forward => self.forwards.of(&pod::id(pod)),
-            Expose::HostPort => pod::publish(pod),
+            Expose::HostPort => pod::host_ports(pod),
+            Expose::NodePort if self.unpublished().contains(&pod::id(pod)) => Vec::new(),
             Expose::NodePort => services::published(&pod::publish(pod)),
             Expose::None => Vec::new(),
         };
@@ -179,7 +185,11 @@ impl Kubernetes {
             return Ok(None);
         };
         let mut observed = self.observed(&pod);
-        if let ObservedState::Exited { detail, .. } = &mut observed.state {
+        // Under a bare name it may be anyone's.
+        let is_ours = pod::name_and_uid(id).1.is_some();
+        if let ObservedState::Exited { detail, .. } = &mut observed.state
+            && is_ours
+        {
             // What has ended holds no port, so nothing may hold one for it.
             if self.options.expose == Expose::HostPort && pod::outlives_agent(&pod) {
                 *detail =
@@ -269,20 +279,63 @@ impl Kubernetes {
 
     /// Publishes the ports of a pod that runs, as it was created to have them.
     async fn publish(&self, pod: &Pod) -> Result<(), RuntimeError> {
-        if self.options.expose != Expose::Forward {
+        let id = pod::id(pod);
+        match self.options.expose {
+            Expose::Forward => {
+                let way = self.way(pod.metadata.name.as_deref().unwrap_or_default()).await?;
+                self.forwards.publish(&id, &pod::publish(pod), way).await
+            }
+            Expose::NodePort => {
+                let restored = self.restore_service(pod).await;
+                match &restored {
+                    Ok(()) => self.unpublished().remove(&id),
+                    Err(_) => self.unpublished().insert(id),
+                };
+                restored
+            }
+            Expose::HostPort if pod::host_ports(pod) != pod::publish(pod) => {
+                let message = "the pod was created when `expose` was something else, and has no host ports";
+                Err(RuntimeError::new(ErrorKind::Invalid, message).hint("`berthold restart` gives it some"))
+            }
+            Expose::HostPort | Expose::None => Ok(()),
+        }
+    }
+
+    /// Creates the Service of a pod that runs if it is not there: someone may have deleted it, or it was exposed otherwise before.
+    async fn restore_service(&self, pod: &Pod) -> Result<(), RuntimeError> {
+        if pod::publish(pod).is_empty() || self.has_service(pod).await? {
             return Ok(());
         }
-        let way = self.way(pod.metadata.name.as_deref().unwrap_or_default()).await?;
-        self.forwards.publish(&pod::id(pod), &pod::publish(pod), way).await
+        let (client, namespace) = (self.client().await?, &self.options.namespace);
+        services::create(&client, namespace, &pod::all_labels(pod), &pod::publish(pod)).await?;
+        tracing::warn!(pod = pod.metadata.name, "its service was not there any more, and was created again");
+        services::own(&client, namespace, pod).await;
+        Ok(())
+    }
+
+    async fn has_service(&self, pod: &Pod) -> Result<bool, RuntimeError> {
+        let lease = pod::all_labels(pod).remove(LEASE_LABEL).unwrap_or_default();
+        services::is_there(&self.client().await?, &self.options.namespace, &lease).await
+    }
+
+    fn unpublished(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.unpublished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn way(&self, pod: &str) -> Result<Way, RuntimeError> {
         Ok(Way { client: self.client().await?, path: self.path(pod, "portforward") })
     }
 
-    /// Whether this process has yet to publish, or has to publish again, what the pod was created to have published.
-    fn lacks_forward(&self, pod: &Pod) -> bool {
-        self.options.expose == Expose::Forward && self.forwards.of(&pod::id(pod)) != pod::publish(pod)
+    /// Whether what the pod was created to have published has yet to be, or to be again, by what [`Runtime::resume`] does.
+    async fn lacks_ports(&self, pod: &Pod) -> bool {
+        match self.options.expose {
+            Expose::Forward => self.forwards.of(&pod::id(pod)) != pod::publish(pod),
+            // If the cluster does not tell, nothing is known.
+            Expose::NodePort if !pod::publish(pod).is_empty() => {
+                self.has_service(pod).await.is_ok_and(|is_there| !is_there)
+            }
+            Expose::NodePort | Expose::HostPort | Expose::None => false,
+        }
     }
 
     /// Deletes the pod and all that belongs to it, and waits until nothing of it is there.
@@ -326,6 +379,7 @@ impl Kubernetes {
     /// Ends what publishes the ports of a pod that is gone, or holds none any more.
     async fn unpublish(&self, pod: &Pod) -> Result<(), RuntimeError> {
         self.forwards.withdraw(&pod::id(pod)).await;
+        self.unpublished().remove(&pod::id(pod));
         match pod.metadata.labels.as_ref().and_then(|labels| labels.get(LEASE_LABEL)) {
             Some(lease) => self.unreserve(lease).await,
             None => Ok(()),
@@ -339,7 +393,7 @@ impl Kubernetes {
         }
         let (client, namespace) = (self.client().await?, &self.options.namespace);
         match self.options.expose {
-            Expose::NodePort => services::create(&client, namespace, spec).await,
+            Expose::NodePort => services::create(&client, namespace, &spec.labels, &spec.publish).await,
             Expose::HostPort => claims::take(&client, namespace, spec).await,
             Expose::Forward | Expose::None => Ok(()),
         }
@@ -365,6 +419,14 @@ async fn within<T>(
     match timeout(limit, question).await {
         Ok(answer) => answer.map_err(|error| refused(doing, error)),
         Err(_elapsed) => Err(unreachable(doing, &format!("no answer after {} s", limit.as_secs()))),
+    }
+}
+
+/// What was asked for, or that it is not there.
+fn found<T>(answer: Result<T, RuntimeError>) -> Result<Option<T>, RuntimeError> {
+    match answer {
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+        answer => answer.map(Some),
     }
 }
 
@@ -407,7 +469,7 @@ impl Runtime for Kubernetes {
         match within(ANSWER, "say which cluster it is", namespaces.get("kube-system")).await {
             Ok(found) => Ok(found.metadata.uid.map(|uid| format!("{uid}/{}", self.options.namespace))),
             // Most who may use one namespace may not look at this one.
-            Err(error) if error.kind != ErrorKind::Unreachable => Ok(None),
+            Err(error) if error.kind == ErrorKind::Forbidden => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -429,8 +491,9 @@ impl Runtime for Kubernetes {
                 // A pod that may have been created keeps what is reserved; the caller sees to both.
                 if error.kind != ErrorKind::Unreachable
                     && let Some(lease) = spec.labels.get(LEASE_LABEL)
+                    && let Err(second) = self.unreserve(lease).await
                 {
-                    self.unreserve(lease).await?;
+                    return Err(refusal::left_behind(&error, &second));
                 }
                 return Err(error);
             }
@@ -485,18 +548,21 @@ impl Runtime for Kubernetes {
     }
 
     async fn wait_for_end(&self, id: &str, limit: Duration) -> Result<Option<Observed>, RuntimeError> {
-        let (deadline, mut lacked_forward) = (Instant::now() + limit, false);
+        let (deadline, mut lacked_ports) = (Instant::now() + limit, false);
         loop {
             let Some((pod, observed)) = self.look(id).await? else { return Ok(None) };
             let is_running = matches!(observed.state, ObservedState::Running { .. });
-            // That it is not reached any more is not kept from whoever waits, who can see to that; but it may have ended meanwhile,
-            // and so be published no more.
-            let lacks_forward = self.lacks_forward(&pod);
-            if !is_running || lacks_forward && lacked_forward || Instant::now() >= deadline {
+            if !is_running || Instant::now() >= deadline {
                 return Ok(Some(observed));
             }
-            lacked_forward = lacks_forward;
-            if lacks_forward {
+            // That it is not reached any more is not kept from whoever waits, who can see to that; but it may have ended meanwhile,
+            // and so be published no more.
+            let lacks_ports = self.lacks_ports(&pod).await;
+            if lacks_ports && lacked_ports {
+                return Ok(Some(observed));
+            }
+            lacked_ports = lacks_ports;
+            if lacks_ports {
                 sleep(PACE.0).await;
                 continue;
             }
@@ -528,6 +594,7 @@ impl Runtime for Kubernetes {
                 self.forwards.withdraw(&id).await;
             }
         }
+        self.unpublished().retain(|id| pods.items.iter().any(|pod| pod::id(pod) == *id));
         Ok(pods.items.iter().map(|pod| self.observed(pod)).collect())
     }
 

@@ -184,17 +184,18 @@ pub(super) fn publish(pod: &Pod) -> Vec<Publish> {
     addresses.filter_map(|address| address.parse().ok()).map(publish).collect()
 }
 
+/// The ports of the node that the pod has.
+pub(super) fn host_ports(pod: &Pod) -> Vec<Publish> {
+    let ports = container(pod).into_iter().flat_map(|container| container.ports.iter().flatten());
+    let numbers: Vec<i32> = ports.filter_map(|port| port.host_port).collect();
+    publish(pod).into_iter().filter(|port| numbers.contains(&port.host.into())).collect()
+}
+
 /// What the cluster says of the pod. `published` are the ports that are known to be published while it runs.
 pub(super) fn observed(pod: &Pod, published: Vec<Publish>) -> Observed {
     let state = state(pod);
     let is_running = matches!(state, ObservedState::Running { .. });
-    let mut labels = pod.metadata.labels.clone().unwrap_or_default();
-    let annotations = pod.metadata.annotations.iter().flatten();
-    labels.extend(
-        annotations
-            .filter(|(name, _)| name.starts_with(OURS) && ![PUBLISH, OWNER].contains(&name.as_str()))
-            .map(|(name, value)| (name.clone(), value.clone())),
-    );
+    let labels = all_labels(pod);
     let container = container(pod);
     Observed {
         id: id(pod),
@@ -206,14 +207,34 @@ pub(super) fn observed(pod: &Pod, published: Vec<Publish>) -> Observed {
     }
 }
 
+/// The labels of the agent, with those that cannot be labels here and are annotations alone.
+pub(super) fn all_labels(pod: &Pod) -> BTreeMap<String, String> {
+    let mut labels = pod.metadata.labels.clone().unwrap_or_default();
+    let annotations = pod.metadata.annotations.iter().flatten();
+    labels.extend(
+        annotations
+            .filter(|(name, _)| name.starts_with(OURS) && ![PUBLISH, OWNER].contains(&name.as_str()))
+            .map(|(name, value)| (name.clone(), value.clone())),
+    );
+    labels
+}
+
 fn state(pod: &Pod) -> ObservedState {
     let status = pod.status.as_ref();
     let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
     let container = container_state(pod);
     if let Some(ended) = container.and_then(|state| state.terminated.as_ref()) {
         let reason = ended.reason.as_deref().filter(|reason| !["Completed", "Error"].contains(reason));
-        let message = ended.message.as_deref().map(str::trim).filter(|text| !text.is_empty());
-        let detail = [reason, message].into_iter().flatten().collect::<Vec<_>>().join(": ");
+        // Of the pod: that it was evicted, say, whose container the node then killed.
+        let why = status.filter(|_| phase == "Failed");
+        let parts = [
+            why.and_then(|status| status.reason.as_deref()),
+            why.and_then(|status| status.message.as_deref()),
+            reason,
+            ended.message.as_deref(),
+        ];
+        let parts = parts.into_iter().flatten().map(str::trim).filter(|text| !text.is_empty());
+        let detail = parts.collect::<Vec<_>>().join(": ");
         return ObservedState::Exited {
             code: Some(ended.exit_code.into()),
             at: ended.finished_at.as_ref().and_then(moment),
@@ -440,16 +461,17 @@ mod tests {
                 detail: Some("OOMKilled".to_owned())
             }
         );
-        let evicted =
+        let mut evicted =
             json!({ "phase": "Failed", "reason": "Evicted", "message": "The node was low on memory." });
+        let detail = Some("Evicted: The node was low on memory.".to_owned());
         assert_eq!(
-            state(evicted),
-            ObservedState::Exited {
-                code: None,
-                at: None,
-                detail: Some("Evicted: The node was low on memory.".to_owned())
-            }
+            state(evicted.clone()),
+            ObservedState::Exited { code: None, at: None, detail: detail.clone() }
         );
+        // Newer nodes tell with it how its container ended.
+        evicted["containerStatuses"] = json!([{ "name": "agent", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": { "terminated": { "exitCode": 137, "reason": "Error" } } }]);
+        assert_eq!(state(evicted), ObservedState::Exited { code: Some(137), at: None, detail });
     }
 
     /// What a cluster puts beside the agent, such as a proxy of its mesh, may stand first.

@@ -34,7 +34,9 @@ pub(super) fn by_status(doing: &str, status: &Status) -> RuntimeError {
     match (status.code, status.reason.as_str()) {
         (404, _) if said.contains("namespaces ") => error(ErrorKind::Invalid)
             .hint("create the namespace, or name another one in `runtimes.kubernetes.namespace`"),
-        (404, _) => error(ErrorKind::NotFound),
+        (404, _) if names_what_is_missing(status) => error(ErrorKind::NotFound),
+        // What stands before an API server that is being started, or in place of one, has no such page; that says nothing of objects.
+        (404, _) => error(ErrorKind::Unreachable).hint(LOOK),
         (409, "AlreadyExists") => error(ErrorKind::NameTaken),
         (401, _) => {
             error(ErrorKind::Unreachable).hint("the kubeconfig's credentials are not valid (any more)")
@@ -47,9 +49,25 @@ pub(super) fn by_status(doing: &str, status: &Status) -> RuntimeError {
     }
 }
 
+/// Whether an API server itself says that an object is not there: it says of which kind, and which one.
+fn names_what_is_missing(status: &Status) -> bool {
+    status.reason == "NotFound" && status.details.as_ref().is_some_and(|details| !details.name.is_empty())
+}
+
 /// The error for a cluster that did not answer.
 pub(super) fn unreachable(doing: &str, why: &str) -> RuntimeError {
     RuntimeError::new(ErrorKind::Unreachable, format!("kubernetes cannot {doing}: {why}")).hint(LOOK)
+}
+
+/// The error for a creation that failed, and of which something may be left: taking that back failed as well.
+pub(super) fn left_behind(error: &RuntimeError, second: &RuntimeError) -> RuntimeError {
+    let message =
+        format!("{}; and what was reserved for it is still there: {}", error.message, second.message);
+    let left = RuntimeError::new(ErrorKind::Other, message);
+    match second.hint.clone().or_else(|| error.hint.clone()) {
+        Some(hint) => left.hint(hint),
+        None => left,
+    }
 }
 
 /// The error for a connection that broke off.
@@ -88,6 +106,22 @@ mod tests {
     }
 
     #[test]
+    fn only_an_api_server_says_that_an_object_is_not_there() {
+        let told = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"pods \"dev\" not found",
+            "reason":"NotFound","details":{"name":"dev","kind":"pods"},"code":404}"#;
+        let status: Status = serde_json::from_str(told).unwrap();
+        assert_eq!(by_status("look at the pod", &status).kind, ErrorKind::NotFound);
+        // As the client makes it of a proxy's page, and what an API server says of a path that it does not (yet) serve.
+        for (message, reason) in [
+            ("\"404 page not found\\n\"", "Failed to parse error data"),
+            ("404 page not found", ""),
+            ("the server could not find the requested resource", "NotFound"),
+        ] {
+            assert_eq!(kind(404, reason, message), ErrorKind::Unreachable, "{message}");
+        }
+    }
+
+    #[test]
     fn refusals_as_an_api_server_words_them() {
         let taken = r#"Service "dev-30000" is invalid: spec.ports[0].nodePort: Invalid value: 30080: provided port is already allocated"#;
         assert_eq!(kind(422, "Invalid", taken), ErrorKind::PortRefused { port: Some(30080) });
@@ -95,7 +129,6 @@ mod tests {
         assert_eq!(kind(422, "Invalid", range), ErrorKind::Invalid);
         assert_eq!(kind(409, "AlreadyExists", r#"pods "dev" already exists"#), ErrorKind::NameTaken);
         assert_eq!(kind(409, "Conflict", "the object has been modified"), ErrorKind::Other);
-        assert_eq!(kind(404, "NotFound", r#"pods "dev" not found"#), ErrorKind::NotFound);
         assert_eq!(kind(404, "NotFound", r#"namespaces "gone" not found"#), ErrorKind::Invalid);
         assert_eq!(kind(503, "ServiceUnavailable", ""), ErrorKind::Unreachable);
         let forbidden = r#"pods is forbidden: User "nobody" cannot create resource "pods" in API group "" in the namespace "default""#;

@@ -13,27 +13,40 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource};
 use tokio::time::{Instant, sleep};
 
-use super::{ANSWER, BROKER_LABEL, LEASE_LABEL, PACE, WORK, pod, within};
-use crate::{ErrorKind, Publish, RuntimeError, Spec};
+use super::{ANSWER, BROKER_LABEL, LEASE_LABEL, PACE, WORK, found, pod, within};
+use crate::{ErrorKind, Publish, RuntimeError};
 
-/// Creates the Service for the agent of `spec`.
+/// Creates the Service for the ports of the agent with these labels.
 ///
 /// # Errors
 /// [`ErrorKind::PortRefused`] if a Service has one of the ports; [`ErrorKind::Invalid`] for ports beyond the cluster's range.
-pub(super) async fn create(client: &Client, namespace: &str, spec: &Spec) -> Result<(), RuntimeError> {
+pub(super) async fn create(
+    client: &Client,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+    ports: &[Publish],
+) -> Result<(), RuntimeError> {
     let services: Api<Service> = Api::namespaced(client.clone(), namespace);
-    let doing = format!("create the service of `{}`", spec.name);
-    let service = service(spec);
+    let doing =
+        format!("create the service of `{}`", labels.get("berthold.agent").map_or("", String::as_str));
+    let service = service(labels, ports);
     let created = within(ANSWER, &doing, services.create(&PostParams::default(), &service)).await;
     match created {
         Err(error) if error.kind == ErrorKind::NameTaken => {
             // An earlier try of this very start may have made it.
-            let found = within(ANSWER, &doing, services.get_opt(&name(lease_of(&spec.labels)))).await?;
-            let is_ours = found.is_some_and(|found| is_of(&found, lease_of(&spec.labels)));
+            let found = found(within(ANSWER, &doing, services.get(&name(lease_of(labels)))).await)?;
+            let is_ours = found.is_some_and(|found| is_of(&found, lease_of(labels)));
             if is_ours { Ok(()) } else { Err(error) }
         }
         created => created.map(drop),
     }
+}
+
+/// Whether the Service of the lease is there.
+pub(super) async fn is_there(client: &Client, namespace: &str, lease: &str) -> Result<bool, RuntimeError> {
+    let services: Api<Service> = Api::namespaced(client.clone(), namespace);
+    let service = found(within(ANSWER, "look at the service", services.get(&name(lease))).await)?;
+    Ok(service.is_some_and(|service| is_of(&service, lease)))
 }
 
 /// The name of the Service of a lease: as such a name must, it begins with a letter.
@@ -51,7 +64,7 @@ fn is_of(service: &Service, lease: &str) -> bool {
     labels.is_some_and(|labels| labels.contains_key(BROKER_LABEL) && lease_of(labels) == lease)
 }
 
-fn service(spec: &Spec) -> Service {
+fn service(labels: &BTreeMap<String, String>, ports: &[Publish]) -> Service {
     let port = |port: &Publish| ServicePort {
         name: Some(format!("p{}", port.host)),
         port: port.container.into(),
@@ -60,17 +73,17 @@ fn service(spec: &Spec) -> Service {
         protocol: Some("TCP".to_owned()),
         ..ServicePort::default()
     };
-    let lease = lease_of(&spec.labels);
+    let lease = lease_of(labels);
     Service {
         metadata: ObjectMeta {
             name: Some(name(lease)),
-            labels: Some(pod::labels(&spec.labels)),
+            labels: Some(pod::labels(labels)),
             ..ObjectMeta::default()
         },
         spec: Some(ServiceSpec {
             type_: Some("NodePort".to_owned()),
             selector: Some([(LEASE_LABEL.to_owned(), lease.to_owned())].into()),
-            ports: Some(spec.publish.iter().map(port).collect()),
+            ports: Some(ports.iter().map(port).collect()),
             ..ServiceSpec::default()
         }),
         status: None,
@@ -110,12 +123,12 @@ pub(super) async fn delete(client: &Client, namespace: &str, lease: &str) -> Res
     let deadline = Instant::now() + WORK;
     let mut asked = false;
     loop {
-        let Some(found) = within(ANSWER, doing, services.get_opt(&name)).await? else { return Ok(()) };
-        if !is_of(&found, lease) {
+        let Some(service) = found(within(ANSWER, doing, services.get(&name)).await)? else { return Ok(()) };
+        if !is_of(&service, lease) {
             return Ok(());
         }
         if !std::mem::replace(&mut asked, true) {
-            let uid = Preconditions { uid: found.metadata.uid.clone(), resource_version: None };
+            let uid = Preconditions { uid: service.metadata.uid.clone(), resource_version: None };
             let parameters = DeleteParams { preconditions: Some(uid), ..DeleteParams::default() };
             match within(ANSWER, doing, services.delete(&name, &parameters)).await {
                 Err(error) if error.kind != ErrorKind::NotFound => return Err(error),

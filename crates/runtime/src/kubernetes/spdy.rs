@@ -8,8 +8,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -35,8 +34,14 @@ const CHUNK: usize = 128 * 1024;
 const LONGEST: usize = 1 << 20;
 /// How often the other side is asked whether it is still there: a network that has gone away says nothing.
 const PINGS: Duration = Duration::from_secs(15);
-/// How many pings may stay without an answer.
-const UNANSWERED: u32 = 3;
+/// After how many times as long a side that says nothing, not even to a ping, is gone; and after how many if it may only be waiting
+/// until the agent takes what was sent. (TCP itself gives a network up after about a quarter of an hour.)
+const SILENCE: u32 = 4;
+const SILENCE_OF_A_READER: u32 = 40;
+/// How many frames the other side has room for that the agent does not take, less some.
+const ROOM: u64 = 40;
+/// How long the other side may take to open a stream.
+const REPLY: Duration = Duration::from_secs(30);
 /// Pieces that wait for the reader of a stream.
 const PIECES: usize = 16;
 
@@ -51,9 +56,28 @@ pub(super) struct Connection<T> {
 
 struct Shared<T> {
     writer: tokio::sync::Mutex<WriteHalf<T>>,
-    /// The pings since anything came.
-    pings: AtomicU32,
-    streams: Mutex<HashMap<u32, Incoming>>,
+    asked: Mutex<Asked>,
+    /// None once nothing comes any more.
+    streams: Mutex<Option<HashMap<u32, Incoming>>>,
+}
+
+/// What a silence of the other side can mean. It reads on only while it has room for what it has read: 50 frames for each stream,
+/// which the agent may take at its leisure. So it is known to be gone only if it need not have stopped reading.
+#[derive(Default)]
+struct Asked {
+    /// The frames of data that were written so far.
+    frames: u64,
+    /// The last ping, and how many frames there were before it.
+    ping: (u32, u64),
+    /// How many frames there were before the last ping that came back: they all have been read.
+    read: u64,
+}
+
+impl Asked {
+    /// Whether the other side has read all, or has room for it all.
+    fn must_answer(&self) -> bool {
+        self.frames <= ROOM || self.frames == self.read
+    }
 }
 
 /// Where what comes for a stream goes.
@@ -81,8 +105,8 @@ impl<T: AsyncRead + AsyncWrite + Send + 'static> Connection<T> {
         let (reader, writer) = tokio::io::split(io);
         let shared = Arc::new(Shared {
             writer: tokio::sync::Mutex::new(writer),
-            pings: AtomicU32::new(0),
-            streams: Mutex::default(),
+            asked: Mutex::default(),
+            streams: Mutex::new(Some(HashMap::new())),
         });
         let reading = AbortOnDropHandle::new(tokio::spawn(read(reader, Arc::clone(&shared), pace)));
         let pinging = AbortOnDropHandle::new(tokio::spawn(ping(Arc::clone(&shared), pace)));
@@ -99,11 +123,16 @@ impl<T: AsyncRead + AsyncWrite + Send + 'static> Connection<T> {
         let (replied, reply) = oneshot::channel();
         // The connection's reader sends and ends it, the stream's owner receives.
         let (data, reading) = mpsc::channel(PIECES);
-        self.shared.streams().insert(id, Incoming { replied: Some(replied), data });
+        let aborted = |what| io::Error::new(io::ErrorKind::ConnectionAborted, what);
+        match self.shared.streams().as_mut() {
+            Some(streams) => drop(streams.insert(id, Incoming { replied: Some(replied), data })),
+            None => return Err(aborted("the connection has ended")),
+        }
         let frame = syn_stream(id, headers, !std::mem::replace(&mut self.opened_one, true));
         self.shared.writer.lock().await.write_all(&frame).await?;
-        let refused = |_| io::Error::new(io::ErrorKind::ConnectionAborted, "the stream was refused");
-        reply.await.map_err(refused)?;
+        let replied =
+            timeout(REPLY, reply).await.map_err(|_elapsed| io::Error::from(io::ErrorKind::TimedOut))?;
+        replied.map_err(|_| aborted("the stream was refused"))?;
         Ok((Outgoing { id, shared: Arc::clone(&self.shared) }, reading))
     }
 }
@@ -118,6 +147,7 @@ impl<T: AsyncRead + AsyncWrite> Outgoing<T> {
         while !data.is_empty() {
             let (now, later) = data.split_at(data.len().min(LONGEST));
             let header = data_header(self.id, 0, now.len());
+            self.shared.asked().frames += 1;
             writer.write_all_buf(&mut header.as_slice().chain(now)).await?;
             data = later;
         }
@@ -130,19 +160,34 @@ impl<T: AsyncRead + AsyncWrite> Outgoing<T> {
     /// If the connection is gone.
     pub(super) async fn finish(&self) -> io::Result<()> {
         let mut writer = self.shared.writer.lock().await;
+        self.shared.asked().frames += 1;
         writer.write_all(&data_header(self.id, FLAG_FIN, 0)).await?;
         writer.flush().await
     }
 }
 
 impl<T> Shared<T> {
-    fn streams(&self) -> std::sync::MutexGuard<'_, HashMap<u32, Incoming>> {
+    fn streams(&self) -> MutexGuard<'_, Option<HashMap<u32, Incoming>>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where what comes for a stream goes, if anyone is there for it.
+    fn reader_of(&self, id: u32) -> Option<mpsc::Sender<io::Result<Bytes>>> {
+        self.streams().as_ref()?.get(&id).map(|incoming| incoming.data.clone())
+    }
+
+    /// Who waits for the reply to a stream's opening.
+    fn waits_for_reply(&self, id: u32) -> Option<oneshot::Sender<()>> {
+        self.streams().as_mut()?.get_mut(&id)?.replied.take()
     }
 
     /// Ends the reading of a stream, with `error` if it was cut off.
     async fn end(&self, id: u32, error: Option<io::Error>) {
-        let incoming = self.streams().remove(&id);
+        let incoming = self.streams().as_mut().and_then(|streams| streams.remove(&id));
         if let (Some(incoming), Some(error)) = (incoming, error) {
             // Who no longer reads need not know.
             drop(incoming.data.send(Err(error)).await);
@@ -160,31 +205,34 @@ async fn ping<T: AsyncRead + AsyncWrite>(shared: Arc<Shared<T>>, pace: Duration)
         frame.put_u32(flags_and_length(0, 4));
         frame.put_u32(id);
         let mut writer = shared.writer.lock().await;
+        {
+            let mut asked = shared.asked();
+            asked.ping = (id, asked.frames);
+        }
         if writer.write_all(&frame).await.is_err() || writer.flush().await.is_err() {
             return;
         }
-        drop(writer);
-        shared.pings.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 /// Distributes what comes until the connection ends, and then cuts off the streams that had not come to their end.
 async fn read<T: AsyncRead + AsyncWrite>(reader: ReadHalf<T>, shared: Arc<Shared<T>>, pace: Duration) {
     let mut frames = FramedRead::with_capacity(reader, Frames, CHUNK);
+    let mut silence = 0;
     let error = loop {
         // What waits to be read is an answer too: so whoever reads slowly here is not taken for the other side's silence.
-        let frame = match timeout(pace, frames.next()).await {
-            Ok(frame) => frame,
-            Err(_elapsed) if shared.pings.load(Ordering::Relaxed) > UNANSWERED => {
+        let Ok(frame) = timeout(pace, frames.next()).await else {
+            silence += 1;
+            let limit = if shared.asked().must_answer() { SILENCE } else { SILENCE_OF_A_READER };
+            if silence > limit {
                 break io::ErrorKind::TimedOut.into();
             }
-            Err(_elapsed) => continue,
+            continue;
         };
-        shared.pings.store(0, Ordering::Relaxed);
+        silence = 0;
         match frame {
             Some(Ok(Frame::Data { id, fin, data })) => {
-                let to = shared.streams().get(&id).map(|incoming| incoming.data.clone());
-                if let Some(to) = to
+                if let Some(to) = shared.reader_of(id)
                     && !data.is_empty()
                 {
                     drop(to.send(Ok(data)).await);
@@ -194,8 +242,7 @@ async fn read<T: AsyncRead + AsyncWrite>(reader: ReadHalf<T>, shared: Arc<Shared
                 }
             }
             Some(Ok(Frame::Reply { id, fin })) => {
-                let replied = shared.streams().get_mut(&id).and_then(|incoming| incoming.replied.take());
-                if let Some(replied) = replied {
+                if let Some(replied) = shared.waits_for_reply(id) {
                     let _no_one_waits = replied.send(());
                 }
                 if fin {
@@ -210,14 +257,20 @@ async fn read<T: AsyncRead + AsyncWrite>(reader: ReadHalf<T>, shared: Arc<Shared
                     break error;
                 }
             }
+            Some(Ok(Frame::Pong { id })) => {
+                let mut asked = shared.asked();
+                if asked.ping.0 == id {
+                    asked.read = asked.ping.1;
+                }
+            }
             // Those that are open come to their end; what follows is the end of the connection.
             Some(Ok(Frame::GoAway | Frame::Other)) => {}
             Some(Err(error)) => break error,
             None => break io::ErrorKind::UnexpectedEof.into(),
         }
     };
-    let left: Vec<Incoming> = shared.streams().drain().map(|(_, incoming)| incoming).collect();
-    for incoming in left {
+    let left = shared.streams().take().unwrap_or_default();
+    for incoming in left.into_values() {
         drop(incoming.data.send(Err(error.kind().into())).await);
     }
 }
@@ -239,6 +292,10 @@ enum Frame {
     },
     /// To be sent back as it is.
     Ping(Bytes),
+    /// The answer to a ping of ours.
+    Pong {
+        id: u32,
+    },
     GoAway,
     Other,
 }
@@ -271,8 +328,9 @@ impl Decoder for Frames {
         Ok(Some(match word & 0xffff {
             SYN_REPLY => Frame::Reply { id, fin },
             RST_STREAM => Frame::Reset { id },
-            // Odd ones are answers to our own.
+            // Odd ones are our own.
             PING if id % 2 == 0 => Frame::Ping(whole),
+            PING => Frame::Pong { id },
             GOAWAY => Frame::GoAway,
             _ => Frame::Other,
         }))
@@ -470,6 +528,52 @@ mod tests {
         theirs.write_all(&data(1, 0, b"here")).await.unwrap();
         assert_eq!(reading.recv().await.unwrap().unwrap(), "here");
         assert_eq!(reading.recv().await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    /// What was sent may fill all the room that the other side has until the agent takes it, with pings behind it.
+    #[tokio::test]
+    async fn one_that_waits_for_its_agent_is_not_gone() {
+        let (_connection, outgoing, mut reading, mut theirs) =
+            opened_with_pings(Duration::from_millis(30)).await;
+        for _ in 0..=ROOM {
+            outgoing.write(b"much").await.unwrap();
+        }
+        sleep(Duration::from_millis(30) * 2 * SILENCE).await;
+        theirs.write_all(&data(1, 0, b"here")).await.unwrap();
+        assert_eq!(reading.recv().await.unwrap().unwrap(), "here");
+    }
+
+    #[tokio::test]
+    async fn one_that_has_read_all_is_gone_once_it_is_silent() {
+        let asked = |frames, read| Asked { frames, read, ..Asked::default() };
+        assert!(asked(ROOM, 0).must_answer() && asked(1000, 1000).must_answer());
+        assert!(!asked(ROOM + 1, 0).must_answer() && !asked(1000, 999).must_answer());
+        let (_connection, outgoing, mut reading, mut theirs) =
+            opened_with_pings(Duration::from_millis(100)).await;
+        for _ in 0..=ROOM {
+            outgoing.write(b"much").await.unwrap();
+        }
+        let mut sent = vec![0; (HEADER + 4) * (ROOM as usize + 1)];
+        theirs.read_exact(&mut sent).await.unwrap();
+        let mut ping = [0; HEADER + 4];
+        theirs.read_exact(&mut ping).await.unwrap();
+        theirs.write_all(&ping).await.unwrap();
+        assert_eq!(reading.recv().await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_opened_on_a_connection_that_has_ended() {
+        let (ours, mut theirs) = duplex(64 * 1024);
+        let mut connection = Connection::new(ours);
+        let (opened, ()) = tokio::join!(connection.open(&[]), async {
+            theirs.write_all(&control(SYN_REPLY, 0, &1_u32.to_be_bytes())).await.unwrap();
+            // It is not read any more, and can be written to all the same.
+            theirs.shutdown().await.unwrap();
+        });
+        let (_outgoing, mut reading) = opened.unwrap();
+        assert_eq!(reading.recv().await.unwrap().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        let opened = timeout(Duration::from_secs(60), connection.open(&[])).await;
+        assert!(opened.expect("whoever opens a stream is told").is_err());
     }
 
     #[tokio::test]

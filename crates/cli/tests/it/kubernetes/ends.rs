@@ -77,6 +77,28 @@ fn what_a_crash_left_in_the_cluster_goes_with_its_lease() {
     }
 }
 
+/// A pod of a person's that has the name of an agent is theirs, also if it looks like an agent's that has ended.
+#[test]
+fn another_s_pod_is_left_alone() {
+    needs_cluster!();
+    let (host, image) = (host("host_port", "", 4), cluster_image());
+    let name = host.container("dev");
+    let container =
+        |name: &str, command: &[&str]| json!({ "name": name, "image": image, "command": command });
+    apply(
+        &json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name }, "spec": { "restartPolicy": "Never",
+        "containers": [container("agent", &["sh", "-c", "exit 0"]), container("beside", &["sleep", "100000"])] } }),
+    );
+    let ended = "jsonpath={.status.containerStatuses[?(@.name=='agent')].state.terminated.reason}";
+    eventually("its container has ended", || kubectl(&["get", "pod", &name, "-o", ended]) == "Completed");
+    let error = host.error(7, &start("dev", &image, IDLE));
+    assert!(error["message"].as_str().unwrap().contains("something that Berthold did not start"), "{error}");
+    let phase =
+        kubectl(&["get", "pod", &name, "-o", "jsonpath={.status.phase}{.metadata.deletionTimestamp}"]);
+    kubectl(&["delete", "pod", &name, "--force", "--grace-period=0"]);
+    assert_eq!((phase.as_str(), host.leased()), ("Running", vec![]));
+}
+
 pub(super) fn apply(object: &Value) {
     let mut child = kubectl_command().args(["apply", "-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(object.to_string().as_bytes()).unwrap();

@@ -206,3 +206,25 @@ impl Between {
         }
     }
 }
+
+/// Whoever makes a pod anew by hand has it under its lease, and reached again: also while it is still on its way.
+#[test]
+fn a_pod_that_is_made_anew_by_hand_is_reached_again() {
+    needs_cluster!();
+    let host = host("forward", "", 4);
+    let before = web(&host, "dev");
+    let name = host.container("dev");
+    let pod = kubectl(&["get", "pod", &name, "-o", "json"]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), pod).unwrap();
+    kubectl(&["replace", "--force", "--grace-period=1", "-f", file.path().to_str().unwrap()]);
+    eventually_or(
+        "it is reached again",
+        || fetch(host.port(0)).is_some_and(|text| text.contains("dev")),
+        || host.broker_log(),
+    );
+    let now = host.agent("dev");
+    assert_eq!((&now["lease"], &now["published"]), (&before["lease"], &json!("127.0.0.1")));
+    assert_ne!(now["id"], before["id"]);
+    host.ok(&["delete", "dev", "-t", "1s"]);
+}

@@ -61,6 +61,58 @@ fn node_port_uses_exactly_the_leased_numbers_and_passes_over_those_of_others() {
     assert_eq!(kubectl(&["get", "services", "-l", "berthold.name=dev", "-o", "name"]).trim(), "");
 }
 
+/// P9: what someone deletes comes back, and until then nothing is said to be published.
+#[test]
+fn a_service_that_someone_deletes_is_there_again_with_the_leased_numbers() {
+    needs_cluster!();
+    let range = NodePorts::take();
+    let settings = |expose: &str| {
+        format!(
+            "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{}-{}\" }} }} }}\n\
+             runtimes: {{ kubernetes: {{ expose: {expose} }} }}\n",
+            range.0,
+            range.0 + 1
+        )
+    };
+    let mut host = Host::with_settings(|_| settings("node_port"), 2);
+    host.serve();
+    let ports = web(&host, "served")["ports"].clone();
+    let service =
+        format!("berthold-{}", host.agent("served")["lease"].as_str().unwrap().to_ascii_lowercase());
+    let of_it = ["get", "services", "-l", "berthold.name=served", "-o", "name"];
+    kubectl(&["delete", "service", &service]);
+    eventually("it is there again", || kubectl(&of_it).trim() == format!("service/{service}"));
+    eventually("the node's port answers", || fetch(range.0).is_some_and(|text| text.contains("served")));
+    eventually("it is said to be published", || host.agent("served")["published"] == "0.0.0.0");
+
+    // Meanwhile another may have got one of its numbers.
+    host.kill_broker();
+    kubectl(&["delete", "service", &service]);
+    let foreign = format!("foreign-{}", range.0);
+    kubectl(&["create", "service", "nodeport", &foreign, "--tcp=80:80", &format!("--node-port={}", range.0)]);
+    host.serve();
+    eventually("it is said not to be published", || host.agent("served")["published"] == Value::Null);
+    let told = || host.json(&["broker", "status"])["broker"]["warnings"].to_string();
+    eventually_or("it is told", || told().contains("cannot be reached"), told);
+    kubectl(&["delete", "service", &foreign]);
+    eventually("it is published again", || host.agent("served")["published"] == "0.0.0.0");
+    assert_eq!(host.agent("served")["ports"], ports);
+
+    // What ran before the setting was another one has a service as well, as its listing says.
+    host.ok(&["delete", "served", "-t", "1s"]);
+    fs::write(host.path("settings.yaml"), settings("forward")).unwrap();
+    host.stop_broker();
+    host.serve();
+    web(&host, "served");
+    fs::write(host.path("settings.yaml"), settings("node_port")).unwrap();
+    host.stop_broker();
+    host.serve();
+    eventually("it is published by its nodes", || host.agent("served")["published"] == "0.0.0.0");
+    assert_ne!(kubectl(&of_it).trim(), "");
+    host.ok(&["delete", "served", "-t", "1s"]);
+    assert_eq!(kubectl(&of_it).trim(), "");
+}
+
 #[test]
 fn a_range_beyond_the_cluster_s_own_is_told_as_such() {
     needs_cluster!();
