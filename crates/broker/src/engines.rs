@@ -16,9 +16,17 @@ use crate::listing::Listing;
 use crate::model::AgentRecord;
 
 impl Core {
-    /// Which engine answers under the name of this runtime, as far as it is known without asking again; none if it does not tell.
+    /// Which engine answers under the name of this runtime; none if it does not tell. It is asked unless an agent that it runs vouches
+    /// for what is known: were it another one by now, that agent would be missed in its listing.
     pub(crate) async fn engine_of(&self, runtime: &dyn Runtime) -> Option<String> {
-        let known = self.state().engines.get(runtime.name()).cloned();
+        let known = {
+            let state = self.state();
+            let known = state.engines.get(runtime.name());
+            let vouches = |record: &AgentRecord| {
+                record.runtime == runtime.name() && record.lease.is_some() && Some(&record.engine) == known
+            };
+            known.filter(|_| state.agents.values().any(vouches)).cloned()
+        };
         match known {
             Some(known) => known,
             None => self.ask_engine(runtime).await.unwrap_or_default(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use pool::AgentKey;
+use pool::{AgentKey, Port};
 use runtime::{
     Console, ErrorKind, LogRequest, Network, Observed, ObservedState, Output, Progress, Publish, Runtime,
     RuntimeError, Spec,
@@ -15,7 +15,7 @@ use crate::core::Core;
 use crate::error::{OperationError, shown};
 use crate::labels;
 use crate::lifecycle::runtime_error;
-use crate::model::{AgentRecord, AgentSpec};
+use crate::model::{AgentRecord, AgentSpec, join_ports};
 use crate::runtimes::Locality;
 use crate::spec;
 use crate::view::{self, HOST_NETWORK};
@@ -142,7 +142,18 @@ impl Core {
         if network == Network::Host || record.runtime == settings::RuntimeName::Process.as_str() {
             return Some(HOST_NETWORK.to_owned());
         }
-        observed.published.iter().find(|published| is_of(record, published)).map(|it| it.address.to_string())
+        let of = |port: &Port| observed.published.iter().find(|it| it.host == port.get());
+        let lacking: Vec<Port> = record.ports().iter().copied().filter(|port| of(port).is_none()).collect();
+        let about = unpublished(&record.key);
+        if lacking.is_empty() || lacking.len() == record.ports().len() {
+            self.state().warnings.remove(&about);
+        } else {
+            // It was not started so: someone has made it anew.
+            let text = format!("{} runs without its ports {} published", record.key, join_ports(&lacking));
+            self.warn(&about, &text);
+        }
+        // Where one leads nowhere, none is said to be reached.
+        record.ports().first().filter(|_| lacking.is_empty()).and_then(of).map(|it| it.address.to_string())
     }
 
     fn runtime_spec(
@@ -157,7 +168,7 @@ impl Core {
         env.extend(spec.env.clone());
         let lease = record.lease.as_ref();
         let network = Network::parse(&spec.network);
-        let publish = |port: &pool::Port| Publish { address, host: port.get(), container: port.get() };
+        let publish = |port: &Port| Publish { address, host: port.get(), container: port.get() };
         Ok(Spec {
             name: record.key.runtime_name(),
             image: spec.image.clone(),
@@ -270,8 +281,9 @@ impl Core {
     }
 }
 
-fn is_of(record: &AgentRecord, published: &Publish) -> bool {
-    record.ports().iter().any(|port| port.get() == published.host)
+/// What the warning of ports that are not published is about.
+pub(crate) fn unpublished(key: &AgentKey) -> String {
+    format!("published {key}")
 }
 
 /// Whether a creation that was refused so has certainly created nothing.

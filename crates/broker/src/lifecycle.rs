@@ -109,11 +109,12 @@ impl Core {
     ) -> Result<Option<AgentRecord>, OperationError> {
         let _lock = self.lock(&key).await;
         let Some(record) = self.agent(&key) else { return Ok(None) };
+        let grace = grace.unwrap_or(self.settings.server.broker.stop_timeout);
         if !record.is_live() {
+            self.stop_unleased(&record, grace).await?;
             return Ok(Some(record));
         }
         let runtime = self.runtime_of(&record)?;
-        let grace = grace.unwrap_or(self.settings.server.broker.stop_timeout);
         let mut record = self.halt(&runtime, record, grace).await?;
         record.stage = Stage::Stopped;
         let ending = match (&record.spec, &record.container) {
@@ -128,6 +129,18 @@ impl Core {
         };
         let ledger = |source| OperationError::Ledger { key: key.clone(), source };
         self.end_lease(record, ending).await.map(Some).map_err(ledger)
+    }
+
+    /// Stops what someone has started again of an agent that has no lease any more: its ports may have become another's, so that it has
+    /// none. That it cannot be asked about is no news: to the broker it does not run.
+    async fn stop_unleased(&self, record: &AgentRecord, grace: Duration) -> Result<(), OperationError> {
+        let (Some(id), Ok(runtime)) = (&record.container, self.runtime_of(record)) else { return Ok(()) };
+        let Ok(Some(observed)) = runtime.inspect(id).await else { return Ok(()) };
+        let is_its = labels::read_known(&self.id, &observed, record).is_some();
+        if !(is_its && matches!(observed.state, ObservedState::Running { .. })) {
+            return Ok(());
+        }
+        runtime.stop(&observed.id, grace).await.map_err(|source| runtime_error(record, source))
     }
 
     /// Stops an agent if it runs, and starts it again with the ports that it had.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pool::{AgentKey, Clash, Owner};
-use runtime::{Observed, ObservedState, Runtime};
+use runtime::{Observed, ObservedState, Runtime, RuntimeError};
 use tokio::time::{Instant, sleep};
 
 use crate::clock;
@@ -21,7 +21,7 @@ use crate::labels::{self, Tag};
 use crate::leases::Ending;
 use crate::ledger::Change;
 use crate::listing::Listing;
-use crate::model::{AgentRecord, Lease, Stage};
+use crate::model::{AgentRecord, Lease, Stage, join_ports};
 use crate::verdict::{self, Meeting, Verdict, decide};
 
 /// How long a runtime may take to answer that has no agents as far as is known.
@@ -48,6 +48,11 @@ impl Core {
     /// Looks once at the runtimes that are meant. One that is not in use is not waited for for long.
     async fn look_at(self: &Arc<Self>, is_meant: impl Fn(&str) -> bool) {
         let in_use = self.runtimes_in_use();
+        for name in in_use.iter().filter(|name| is_meant(name)) {
+            if let Err(error) = self.runtimes.get(name) {
+                self.warn_unreachable(name, &error);
+            }
+        }
         let meant = self.runtimes.usable().filter(|runtime| is_meant(runtime.name()));
         let rounds = meant.map(|runtime| {
             let limit = if in_use.contains(runtime.name()) { Duration::MAX } else { UNUSED };
@@ -82,16 +87,7 @@ impl Core {
         let about = format!("runtime {name}");
         let (listing, engine) = match self.listed(runtime.as_ref()).await {
             Ok(answers) => answers,
-            Err(error) => {
-                let concerned =
-                    self.state().agents.values().any(|agent| agent.runtime == name && agent.is_live());
-                if concerned {
-                    let text =
-                        format!("{name} does not answer, so nothing of it is changed: {}", chain(&error));
-                    self.warn(&about, &text);
-                }
-                return;
-            }
+            Err(error) => return self.warn_unreachable(name, &error),
         };
         self.unwarn(&about);
         self.state().warnings.retain(|about, _| !about.starts_with(&conflicts(name)));
@@ -109,6 +105,14 @@ impl Core {
         }
     }
 
+    /// Tells that nothing is known of the agents of a runtime, if it has any that live.
+    fn warn_unreachable(&self, name: &str, error: &RuntimeError) {
+        if self.state().agents.values().any(|agent| agent.runtime == name && agent.is_live()) {
+            let text = format!("{name} does not answer, so nothing of it is changed: {}", chain(error));
+            self.warn(&format!("runtime {name}"), &text);
+        }
+    }
+
     /// The live agents of a runtime of which the listing does not show what is known.
     fn keys_to_settle(&self, runtime: &str, listing: &Listing, engine: Option<&str>) -> Vec<AgentKey> {
         let mut state = self.state();
@@ -116,15 +120,15 @@ impl Core {
         for record in state.agents.values().filter(|record| record.runtime == runtime) {
             let Some(lease) = &record.lease else { continue };
             let seen = listing.agent(&self.id, record);
-            if seen.is_some() {
-                seen_again.push(lease.id.clone());
-            } else if is_elsewhere(record, engine) {
+            if seen.is_none() && is_elsewhere(record, engine) {
                 continue;
             }
+            let verdict = decide(record.stage, seen.map(|it| &it.state), state.absence(lease));
+            if ![Verdict::Missing, Verdict::Gone].contains(&verdict) {
+                seen_again.push(lease.id.clone());
+            }
             let is_new_to_it = seen.is_some() && engine.is_some() && record.engine.as_deref() != engine;
-            if is_new_to_it
-                || decide(record.stage, seen.map(|it| &it.state), state.absence(lease)) != Verdict::Keep
-            {
+            if is_new_to_it || verdict != Verdict::Keep {
                 due.push(record.key.clone());
             }
         }
@@ -270,11 +274,17 @@ impl Core {
         let meeting = |seen: &Observed, known: Option<&AgentRecord>| {
             verdict::meet(&seen.state, &seen.id, &tag.lease, known)
         };
-        if meeting(listed, self.agent(&tag.key).as_ref()) == Meeting::Leave {
+        let known = self.agent(&tag.key);
+        if meeting(listed, known.as_ref()) == Meeting::Leave {
+            self.warn_of_labels(runtime.name(), listed, &tag, known.as_ref());
             return;
         }
         let Some(_lock) = self.try_lock(&tag.key) else { return };
         let Ok(Some(observed)) = runtime.inspect(&listed.id).await else { return };
+        // Where names are ids, it may be another by now (L7).
+        if self.tag_of(&observed).as_ref() != Some(&tag) {
+            return;
+        }
         let known = self.agent(&tag.key);
         match meeting(&observed, known.as_ref()) {
             Meeting::Leave => {}
@@ -294,6 +304,19 @@ impl Core {
                 }
             },
         }
+    }
+
+    /// Tells of an agent under its lease whose labels name other ports than that has: someone has made it anew.
+    fn warn_of_labels(&self, runtime: &str, listed: &Observed, tag: &Tag, known: Option<&AgentRecord>) {
+        let lease = known.and_then(|record| record.lease.as_ref()).filter(|held| held.id == tag.lease);
+        let Some(lease) = lease.filter(|held| held.ports != tag.ports) else { return };
+        let text = format!(
+            "{} runs with labels that name the ports {}, while its lease has {}: start it anew with `--replace`",
+            tag.key,
+            join_ports(&tag.ports),
+            join_ports(&lease.ports)
+        );
+        self.warn(&conflict(runtime, listed), &text);
     }
 
     /// Enters an agent of which the ledger knows nothing and that has ended.
@@ -342,6 +365,9 @@ impl Core {
         record.former.clear();
         record.released_at = None;
         record.lease = Some(lease.clone());
+        // Of what has failed nothing may be left, and this runs: whoever finds it so after a crash enters that it does.
+        record.stage = Stage::Starting;
+        record.reason = None;
         let grant = Change::Grant { owner: owner.clone(), lease: lease.clone() };
         let changes = vec![Change::Agent(Box::new(record.clone())), grant];
         if let Err(error) = self.ledger.record(changes).on_disk().await {

@@ -1,10 +1,13 @@
 //! The runtimes that this broker knows of.
+//!
+//! One that is not there when the broker starts may come later: an engine takes its time after the host has started. So what was not found
+//! is looked for again, whenever it is asked for.
 
 use std::collections::BTreeMap;
 use std::env;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use api::RuntimeStatus;
 use futures_util::future::join_all;
@@ -19,9 +22,49 @@ use tokio::time::timeout;
 use crate::home::Home;
 
 /// A runtime, or why there is none of that name.
+#[derive(Clone)]
 enum Known {
     Here(Arc<dyn Runtime>, Locality),
+    /// What answers may come to be elsewhere than where this looks.
+    Doubtful(Arc<dyn Runtime>, Locality),
     Unusable(String, Option<String>),
+}
+
+impl Known {
+    fn runtime(&self) -> Option<(&Arc<dyn Runtime>, Locality)> {
+        match self {
+            Self::Here(runtime, locality) | Self::Doubtful(runtime, locality) => Some((runtime, *locality)),
+            Self::Unusable(..) => None,
+        }
+    }
+}
+
+/// What is known under a name, and how it is found out.
+struct Entry {
+    find: Box<dyn Fn() -> Known + Send + Sync>,
+    /// With the time when it was last looked for.
+    known: Mutex<(Known, Instant)>,
+}
+
+impl Entry {
+    fn new(find: impl Fn() -> Known + Send + Sync + 'static) -> Self {
+        let known = find();
+        Self { find: Box::new(find), known: Mutex::new((known, Instant::now())) }
+    }
+
+    fn known(&self) -> Known {
+        let mut entry = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, looked) = &mut *entry;
+        if !matches!(known, Known::Here(..)) && looked.elapsed() >= LOOKED_AGAIN {
+            let found = (self.find)();
+            // What was found and does not answer is kept for as long as nothing better is there.
+            if matches!(found, Known::Here(..)) || known.runtime().is_none() {
+                *known = found;
+            }
+            *looked = Instant::now();
+        }
+        known.clone()
+    }
 }
 
 /// Whether what a runtime publishes is published on this host.
@@ -35,10 +78,12 @@ pub(crate) enum Locality {
 
 /// All runtimes by name.
 pub(crate) struct Runtimes {
-    known: BTreeMap<&'static str, Known>,
+    known: BTreeMap<&'static str, Entry>,
     preferred: Option<RuntimeName>,
 }
 
+/// How long what was not found is not looked for again.
+const LOOKED_AGAIN: Duration = Duration::from_secs(1);
 /// How long a runtime may take to say how it is.
 const ANSWER: Duration = Duration::from_secs(5);
 /// The order in which a default is looked for.
@@ -47,19 +92,17 @@ const BY_DEFAULT: [RuntimeName; 3] = [RuntimeName::Docker, RuntimeName::Podman, 
 impl Runtimes {
     /// The runtimes of these settings. Nothing is asked of them yet.
     pub(crate) fn new(settings: &Settings, home: &Home, shim: ShimCommand) -> Self {
-        let mut known = BTreeMap::new();
-        known.insert(RuntimeName::Docker.as_str(), docker(settings));
-        known.insert(RuntimeName::Podman.as_str(), podman(settings, home));
-        known.insert(RuntimeName::Container.as_str(), apple_container());
-        known.insert(RuntimeName::Kubernetes.as_str(), kubernetes(settings));
         let processes: Arc<dyn Runtime> = Arc::new(Processes::new(home.processes(), shim));
-        known.insert(RuntimeName::Process.as_str(), Known::Here(processes, Locality::Local));
-        #[cfg(feature = "faults")]
-        for it in known.values_mut() {
-            if let Known::Here(runtime, _) = it {
-                *runtime = Arc::new(crate::faults::Faulty(Arc::clone(runtime)));
-            }
-        }
+        let (of_docker, of_podman, of_kubernetes) = (settings.clone(), settings.clone(), settings.clone());
+        let podman_home = home.clone();
+        let known = BTreeMap::from([
+            (RuntimeName::Docker, entry(move || docker(&of_docker))),
+            (RuntimeName::Podman, entry(move || podman(&of_podman, &podman_home))),
+            (RuntimeName::Container, entry(apple_container)),
+            (RuntimeName::Kubernetes, entry(move || kubernetes(&of_kubernetes))),
+            (RuntimeName::Process, entry(move || Known::Here(Arc::clone(&processes), Locality::Local))),
+        ]);
+        let known = known.into_iter().map(|(name, entry)| (name.as_str(), entry)).collect();
         Self { known, preferred: settings.server.broker.default_runtime }
     }
 
@@ -67,7 +110,10 @@ impl Runtimes {
     #[cfg(test)]
     pub(crate) fn only(runtime: Arc<dyn Runtime>) -> Self {
         Self {
-            known: BTreeMap::from([(runtime.name(), Known::Here(runtime, Locality::Remote))]),
+            known: BTreeMap::from([(
+                runtime.name(),
+                Entry::new(move || Known::Here(Arc::clone(&runtime), Locality::Remote)),
+            )]),
             preferred: None,
         }
     }
@@ -77,12 +123,12 @@ impl Runtimes {
     /// # Errors
     /// [`ErrorKind::Invalid`] if there is none, [`ErrorKind::Unreachable`] if it cannot be used here.
     pub(crate) fn get(&self, name: &str) -> Result<Arc<dyn Runtime>, RuntimeError> {
-        match self.known.get(name) {
-            Some(Known::Here(runtime, _)) => Ok(Arc::clone(runtime)),
+        match self.known.get(name).map(Entry::known) {
+            Some(Known::Here(runtime, _) | Known::Doubtful(runtime, _)) => Ok(runtime),
             Some(Known::Unusable(reason, hint)) => {
-                let error = RuntimeError::new(ErrorKind::Unreachable, reason.clone());
+                let error = RuntimeError::new(ErrorKind::Unreachable, reason);
                 Err(match hint {
-                    Some(hint) => error.hint(hint.clone()),
+                    Some(hint) => error.hint(hint),
                     None => error,
                 })
             }
@@ -97,27 +143,24 @@ impl Runtimes {
 
     /// Whether the ports of that runtime are this host's.
     pub(crate) fn locality(&self, name: &str) -> Locality {
-        match self.known.get(name) {
-            Some(Known::Here(_, locality)) => *locality,
-            _ => Locality::Remote,
-        }
+        let known = self.known.get(name).map(Entry::known);
+        known.as_ref().and_then(Known::runtime).map_or(Locality::Remote, |(_, locality)| locality)
+    }
+
+    /// The names of all.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.known.keys().copied()
     }
 
     /// Every runtime that can be asked.
     pub(crate) fn usable(&self) -> impl Iterator<Item = Arc<dyn Runtime>> {
-        self.known.values().filter_map(|known| match known {
-            Known::Here(runtime, _) => Some(Arc::clone(runtime)),
-            Known::Unusable(..) => None,
-        })
+        self.known.values().filter_map(|entry| Some(Arc::clone(entry.known().runtime()?.0)))
     }
 
     /// Whether agents may get ports of this host: not if the only engine is on another one.
     pub(crate) fn publish_here(&self) -> bool {
-        let locality = |(name, known): (&&str, &Known)| match known {
-            Known::Here(_, locality) if BY_DEFAULT.iter().any(|it| it.as_str() == *name) => Some(*locality),
-            _ => None,
-        };
-        let engines: Vec<Locality> = self.known.iter().filter_map(locality).collect();
+        let locality = |name: &RuntimeName| Some(self.known.get(name.as_str())?.known().runtime()?.1);
+        let engines: Vec<Locality> = BY_DEFAULT.iter().filter_map(locality).collect();
         engines.is_empty() || engines.contains(&Locality::Local)
     }
 
@@ -197,6 +240,20 @@ impl Runtimes {
     }
 }
 
+/// An entry of what `find` finds.
+fn entry(find: impl Fn() -> Known + Send + Sync + 'static) -> Entry {
+    #[cfg(feature = "faults")]
+    let find = move || {
+        let faulty = |runtime| -> Arc<dyn Runtime> { Arc::new(crate::faults::Faulty(runtime)) };
+        match find() {
+            Known::Here(runtime, locality) => Known::Here(faulty(runtime), locality),
+            Known::Doubtful(runtime, locality) => Known::Doubtful(faulty(runtime), locality),
+            unusable @ Known::Unusable(..) => unusable,
+        }
+    };
+    Entry::new(find)
+}
+
 fn docker(settings: &Settings) -> Known {
     let variable = |name: &str| env::var(name).ok();
     let home = env::var_os("HOME").map(PathBuf::from);
@@ -207,16 +264,18 @@ fn docker(settings: &Settings) -> Known {
             Some(path) => std::os::unix::net::UnixStream::connect(path).is_ok(),
             None => true,
         };
-        let endpoint = candidates.iter().find(answers).or_else(|| candidates.first()).ok_or_else(|| {
+        let answering = candidates.iter().find(answers);
+        let endpoint = answering.or_else(|| candidates.first()).ok_or_else(|| {
             RuntimeError::new(ErrorKind::Unreachable, "no Docker socket was found")
                 .hint("install or start Docker, or set `runtimes.docker.host` in the settings")
         })?;
-        Docker::connect(RuntimeName::Docker.as_str(), endpoint)
+        Ok((Docker::connect(RuntimeName::Docker.as_str(), endpoint)?, answering.is_some()))
     });
     match connected {
-        Ok(docker) => {
+        Ok((docker, answers)) => {
             let locality = if docker.is_local() { Locality::Local } else { Locality::Remote };
-            Known::Here(Arc::new(docker), locality)
+            let docker: Arc<dyn Runtime> = Arc::new(docker);
+            if answers { Known::Here(docker, locality) } else { Known::Doubtful(docker, locality) }
         }
         Err(error) => Known::Unusable(error.message, error.hint),
     }
@@ -287,6 +346,30 @@ fn kubernetes(_settings: &Settings) -> Known {
 mod tests {
     use super::*;
 
+    /// An engine may start after the broker, and elsewhere than where a dead one's socket is.
+    #[test]
+    fn what_was_not_there_is_looked_for_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let [dead, live] = [path("dead"), path("live")];
+        drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
+        let sockets = [dead.clone(), live.clone()];
+        let entry = Entry::new(move || {
+            let mut settings = Settings::default();
+            let listens = |path: &&String| std::os::unix::net::UnixStream::connect(path).is_ok();
+            settings.runtimes.docker.host =
+                sockets.iter().find(listens).or(sockets.first()).map(|path| format!("unix://{path}"));
+            docker(&settings)
+        });
+        let _engine = std::os::unix::net::UnixListener::bind(&live).unwrap();
+        assert!(matches!(entry.known(), Known::Doubtful(..)), "it was looked for a moment ago");
+        std::thread::sleep(LOOKED_AGAIN);
+        assert!(matches!(entry.known(), Known::Here(..)));
+        drop(_engine);
+        std::thread::sleep(LOOKED_AGAIN);
+        assert!(matches!(entry.known(), Known::Here(..)), "one that answered once is the one");
+    }
+
     #[test]
     fn a_podman_on_another_host_is_not_of_this_one() {
         let home = Home::at(std::path::Path::new("/nowhere"));
@@ -294,7 +377,7 @@ mod tests {
             let mut settings = Settings::default();
             settings.runtimes.podman.host = Some(host.to_owned());
             match podman(&settings, &home) {
-                Known::Here(_, locality) => locality,
+                Known::Here(_, locality) | Known::Doubtful(_, locality) => locality,
                 Known::Unusable(reason, _) => panic!("{reason}"),
             }
         };

@@ -251,9 +251,9 @@ pub(crate) async fn take_up(core: &Arc<Core>) -> usize {
 /// Starts what keeps ledger and runtimes in agreement for as long as the broker runs: the timer, which is returned, and what listens
 /// to each runtime.
 pub(crate) fn keep_up(core: &Arc<Core>) -> JoinHandle<()> {
-    for runtime in core.runtimes.usable() {
-        let (name, core) = (format!("the listener to {}", runtime.name()), Arc::clone(core));
-        let listen = move || Arc::clone(&core).keep_listening(Arc::clone(&runtime));
+    for runtime in core.runtimes.names() {
+        let (name, core) = (format!("the listener to {runtime}"), Arc::clone(core));
+        let listen = move || Arc::clone(&core).keep_listening(runtime);
         tokio::spawn(supervised(name, listen));
     }
     let core = Arc::clone(core);

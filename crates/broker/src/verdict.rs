@@ -12,12 +12,16 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long after "nothing is there" was first seen it must be seen again.
 pub(crate) const SECOND_LOOK: Duration = Duration::from_secs(1);
 
+/// For how long something that only was created may be there in place of an agent that has run: a person who has made it anew may yet
+/// start it, and a pod may take its time.
+const UNSTARTED: Duration = Duration::from_secs(300);
+
 /// What speaks for it that a lease is over of which nothing is there now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Absence {
     /// For how long the lease is held.
     pub(crate) age: Duration,
-    /// For how long nothing has been there, whenever that was looked at; none if this is the first time.
+    /// For how long nothing that has started has been there, whenever that was looked at; none if this is the first time.
     pub(crate) missing_for: Option<Duration>,
 }
 
@@ -32,7 +36,7 @@ pub(crate) enum Verdict {
     Ended,
     /// What is there never ran, or belongs to a failed start: remove it, and release.
     Remove,
-    /// Nothing is there; that may be too early to tell.
+    /// Nothing is there that has started; that may be too early to tell.
     Missing,
     /// Nothing is there, for the second time, and the lease is old enough: release.
     Gone,
@@ -41,7 +45,13 @@ pub(crate) enum Verdict {
 /// The table of what follows from the ledger's `stage` of an agent with a lease, and what the runtime has under that lease.
 pub(crate) fn decide(stage: Stage, seen: Option<&ObservedState>, absence: Absence) -> Verdict {
     match (seen, stage) {
-        (Some(_), Stage::Failed) | (Some(ObservedState::Created), _) => Verdict::Remove,
+        (Some(_), Stage::Failed) => Verdict::Remove,
+        (Some(ObservedState::Created), Stage::Running | Stage::Stopping)
+            if absence.missing_for.is_none_or(|it| it < UNSTARTED) =>
+        {
+            Verdict::Missing
+        }
+        (Some(ObservedState::Created), _) => Verdict::Remove,
         (Some(ObservedState::Running { .. }), Stage::Running) => Verdict::Keep,
         (Some(ObservedState::Running { .. }), _) => Verdict::Running,
         (Some(ObservedState::Exited { .. }), _) => Verdict::Ended,
@@ -120,6 +130,16 @@ mod tests {
         check(Stage::Starting, Some(&ObservedState::Created), None, 1, Verdict::Remove);
         for stage in [Stage::Starting, Stage::Running, Stage::Stopping] {
             check(stage, Some(&EXITED), None, 1, Verdict::Ended);
+        }
+    }
+
+    /// Whoever made it anew by hand may yet start it.
+    #[test]
+    fn what_takes_the_place_of_an_agent_that_ran_may_take_its_time_to_start() {
+        for stage in [Stage::Running, Stage::Stopping] {
+            check(stage, Some(&ObservedState::Created), None, 1_000_000, Verdict::Missing);
+            check(stage, Some(&ObservedState::Created), Some(299_999), 1_000_000, Verdict::Missing);
+            check(stage, Some(&ObservedState::Created), Some(300_000), 1_000_000, Verdict::Remove);
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::core::Core;
 use crate::error::chain;
+use crate::launch::unpublished;
 use crate::model::AgentRecord;
 use crate::verdict::SECOND_LOOK;
 
@@ -34,11 +35,12 @@ impl Core {
         tokio::spawn(async move {
             tokio::select! {
                 () = core.shutdown.cancelled() => {}
-                () = core.watch_lease(&key, &lease.id, runtime, &id) => {}
+                () = core.watch_lease(&key, &lease.id, runtime, id) => {}
             }
             let mut state = core.state();
             state.watched.remove(&lease.id);
             state.warnings.remove(&format!("ports {key}"));
+            state.warnings.remove(&unpublished(&key));
         });
     }
 
@@ -46,15 +48,21 @@ impl Core {
         self: &Arc<Self>,
         key: &AgentKey,
         lease: &LeaseId,
-        runtime: Arc<dyn Runtime>,
-        id: &str,
+        mut runtime: Arc<dyn Runtime>,
+        mut id: String,
     ) {
         let (mut pause, mut looks) = (BACKOFF.0, 0);
         let (mut is_published, mut was_missing) = (false, false);
-        let holds = || self.agent(key).and_then(|record| record.lease).is_some_and(|held| held.id == *lease);
-        while holds() {
+        let holder =
+            || self.agent(key).filter(|record| record.lease.as_ref().is_some_and(|held| held.id == *lease));
+        while let Some(record) = holder() {
+            // Someone may have made it anew under its lease.
+            if let Some(other) = record.container.as_ref().filter(|other| **other != id) {
+                id.clone_from(other);
+                (is_published, was_missing) = (false, true);
+            }
             if !is_published {
-                is_published = self.resume(key, lease, runtime.as_ref(), id).await;
+                is_published = self.resume(key, lease, runtime.as_ref(), &id).await;
                 was_missing |= !is_published;
                 if is_published && was_missing {
                     self.settle(key).await;
@@ -62,7 +70,7 @@ impl Core {
             }
             let limit = if is_published { WATCH_LIMIT } else { BACKOFF.1 };
             let asked = Instant::now();
-            match runtime.wait_for_end(id, limit).await {
+            match runtime.wait_for_end(&id, limit).await {
                 Ok(Some(Observed { state: ObservedState::Running { .. }, .. })) => {
                     pause = BACKOFF.0;
                     looks = 0;
@@ -76,7 +84,7 @@ impl Core {
                 Ok(_) => {
                     self.settle(key).await;
                     looks += 1;
-                    if holds() {
+                    if holder().is_some() {
                         // By then something else keeps it from being settled, such as that another engine answers.
                         sleep(if looks < MANY_LOOKS { SECOND_LOOK } else { BACKOFF.1 }).await;
                     }
@@ -84,6 +92,8 @@ impl Core {
                 Err(_) => {
                     sleep(pause).await;
                     pause = (pause * 2).min(BACKOFF.1);
+                    // It may answer elsewhere by now.
+                    runtime = self.runtimes.get(&record.runtime).unwrap_or(runtime);
                 }
             }
         }
@@ -91,20 +101,24 @@ impl Core {
 
     /// Hears of what is started behind the broker's back, for as long as the broker runs. Whenever it has not been able to, it
     /// looks at the whole runtime.
-    pub(crate) async fn keep_listening(self: Arc<Self>, runtime: Arc<dyn Runtime>) {
+    pub(crate) async fn keep_listening(self: Arc<Self>, runtime: &'static str) {
         tokio::select! {
             () = self.shutdown.cancelled() => {}
             () = self.listen(runtime) => {}
         }
     }
 
-    async fn listen(self: &Arc<Self>, runtime: Arc<dyn Runtime>) {
+    async fn listen(self: &Arc<Self>, name: &'static str) {
         let mut pause = BACKOFF.0;
         loop {
             // An engine that has no agents is left in peace.
-            while !self.state().agents.values().any(|agent| agent.runtime == runtime.name()) {
+            while !self.state().agents.values().any(|agent| agent.runtime == name) {
                 sleep(BACKOFF.0).await;
             }
+            let Ok(runtime) = self.runtimes.get(name) else {
+                sleep(BACKOFF.0).await;
+                continue;
+            };
             match runtime.starts().await {
                 Ok(None) => return,
                 Ok(Some(mut starts)) => {
@@ -116,7 +130,7 @@ impl Core {
                         tokio::spawn(async move { core.hear(runtime, LeaseId::new(&lease)).await });
                     }
                 }
-                Err(error) => tracing::debug!(runtime = runtime.name(), %error, "it cannot be listened to"),
+                Err(error) => tracing::debug!(runtime = name, %error, "it cannot be listened to"),
             }
             sleep(pause).await;
             pause = (pause * 2).min(BACKOFF.1);

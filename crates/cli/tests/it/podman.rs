@@ -1,6 +1,7 @@
 //! What is particular to Podman: its service, which the broker runs itself where none listens.
 
 use std::fs;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use crate::support::*;
@@ -49,4 +50,49 @@ fn the_broker_s_own_service_is_started_again_and_ends_with_it() {
     assert_eq!(services(&host), Vec::<i32>::new(), "nothing starts one while the broker ends");
     host.serve();
     assert_eq!(host.agent("dev")["state"], "running", "agents do not depend on it");
+}
+
+struct Service(Child);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// P4: an engine may come up after the broker, as after the host was started anew. Until then nothing is known, and it is said so.
+#[test]
+fn an_engine_that_comes_after_the_broker_is_found() {
+    if !engine_is_here("podman") {
+        eprintln!("Podman is not here: not tested");
+        return;
+    }
+    let settings = |range: &str| {
+        format!(
+            "server: {{ broker: {{ listen: none, reconcile_interval: 500ms, port_pool: {{ range: \"{range}\" }} }} }}\n"
+        )
+    };
+    let mut host = Host::with_settings(settings, 4);
+    host.serve();
+    let image = image();
+    let mut arguments = idle_agent("dev", &image);
+    arguments[3] = "podman";
+    host.ok(&arguments);
+    let leased = host.leased();
+    host.stop_broker();
+    engine_command("podman", &["rm", "-f", "-t", "0", &host.container("dev")]);
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    let run = directory.path().display().to_string();
+    host.serve_with(&[("PATH", "/nowhere"), ("XDG_RUNTIME_DIR", &run)]);
+    let told = || host.json(&["broker", "status"])["broker"]["warnings"].to_string();
+    eventually_or("it is told", || told().contains("podman does not answer"), || host.broker_log());
+    assert_eq!((host.leased(), host.agent("dev")["state"].clone()), (leased, "running".into()));
+    fs::create_dir(format!("{run}/podman")).unwrap();
+    let socket = format!("unix://{run}/podman/podman.sock");
+    let service = Command::new("podman").args(["system", "service", "--time=0", &socket]).spawn().unwrap();
+    let _service = Service(service);
+    // The lease must have an age before anything can end it.
+    eventually_or("its end is seen", || host.agent("dev")["state"] == "exited", || host.broker_log());
+    assert_eq!((host.leased(), told()), (vec![], "[]".to_owned()));
 }

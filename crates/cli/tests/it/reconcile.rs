@@ -334,3 +334,88 @@ fn an_engine_that_hangs_is_waited_for_once() {
     let told = warnings(&host);
     assert!(told.contains("docker does not say which ports it holds") && told.contains("for 30 s"), "{told}");
 }
+
+/// P9: whoever makes an agent anew by hand under its labels may publish less than all of its ports, and other labels than its own.
+#[test]
+fn what_is_made_anew_by_hand_is_shown_as_it_is() {
+    needs_docker!();
+    let (mut host, image) = (looking_every("300ms", 8), image());
+    host.serve();
+    host.ok(&idle_agent("dev", &image));
+    let (agent, name) = (host.agent("dev"), host.container("dev"));
+    let lease = agent["lease"].as_str().unwrap();
+    let ports = format!("{}-{}", host.port(0), host.port(1));
+    let anew = |host: &Host, ports: &str, published: &[u16]| {
+        let labels = labels(host, "dev", lease, ports);
+        let publish = published.iter().map(|port| format!("--publish=127.0.0.1:{port}:{port}"));
+        let publish: Vec<String> = publish.collect();
+        let further = labels.iter().chain(&publish).map(String::as_str);
+        let mut command = vec!["run", "-d", "--name", &name];
+        command.extend(further);
+        command.extend([&image, "sleep", "100000"]);
+        docker(&["rm", "-f", &name]);
+        docker(&command);
+    };
+    anew(&host, &ports, &[host.port(1)]);
+    let is_told = || warnings(&host).contains(&format!("without its ports {} published", host.port(0)));
+    eventually_or("it is told", is_told, || host.broker_log());
+    let now = host.agent("dev");
+    assert_eq!(
+        (&now["lease"], &now["state"], &now["published"]),
+        (&agent["lease"], &json!("running"), &Value::Null)
+    );
+    anew(&host, &ports, &[host.port(0), host.port(1)]);
+    eventually_or("all is well", || warnings(&host) == "[]", || host.broker_log());
+    assert_eq!(host.agent("dev")["published"], "127.0.0.1");
+    host.kill_broker();
+    anew(&host, &host.port(4).to_string(), &[host.port(0), host.port(1)]);
+    host.serve();
+    let is_told = || warnings(&host).contains(&format!("labels that name the ports {}", host.port(4)));
+    eventually_or("it is told", is_told, || host.broker_log());
+    host.ok(&["delete", "dev", "-t", "0s"]);
+    assert_eq!((host.containers(), host.leased()), (vec![], vec![]));
+}
+
+/// P5: it may run without a lease, since its ports have become another's; whoever stops it means it all the same.
+#[test]
+fn a_stop_stops_also_what_someone_started_again_and_has_no_lease() {
+    needs_docker!();
+    let (mut host, image) = (looking_every("300ms", 2), image());
+    host.serve();
+    host.ok(&idle_agent("dev", &image));
+    host.ok(&["stop", "dev", "-t", "0s"]);
+    host.ok(&["lease", "other", "-n", "2"]);
+    docker(&["start", &host.container("dev")]);
+    let is_told = || warnings(&host).contains("it goes on, but has no lease");
+    eventually_or("it is told", is_told, || host.broker_log());
+    host.ok(&["stop", "dev", "-t", "0s"]);
+    let running = docker(&["ps", "-q", "--filter", &format!("name=^{}$", host.container("dev"))]);
+    assert_eq!(running.trim(), "");
+    eventually_or("nothing is told", || warnings(&host) == "[]", || host.broker_log());
+    host.ok(&["delete", "dev"]);
+    host.ok(&["release", "other"]);
+}
+
+/// P4: what is adopted runs, whatever became of the start before it. A crash right after its lease is on disk changes nothing of that.
+#[test]
+fn what_is_adopted_after_a_failed_start_survives_a_crash() {
+    needs_docker!();
+    let (mut host, image) = (looking_every("300ms", 8), image());
+    host.serve();
+    host.error(1, &["start", "dev", "--image", &image, "--", "sh", "-c", "exit 3"]);
+    assert_eq!(host.agent("dev")["state"], "failed");
+    host.kill_broker();
+    host.serve_with(&[("BERTHOLD_FAULT", "kill 1")]);
+    let ports = format!("{}-{}", host.port(2), host.port(3));
+    let labels = labels(&host, "dev", "01AAAAAAAAAAAAAAAAAAAAAAAA", &ports);
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let name = host.container("dev");
+    docker(&[&["run", "-d", "--name", &name], &labels[..], &[&image, "sleep", "100000"]].concat());
+    let id = docker(&["inspect", "-f", "{{.Id}}", &name]);
+    eventually("the broker was killed", || host.broker_was_killed());
+    host.serve();
+    eventually_or("it is adopted", || host.agent("dev")["state"] == "running", || host.broker_log());
+    assert_eq!(docker(&["inspect", "-f", "{{.Id}}", &name]), id);
+    assert_eq!(host.leased().len(), 2);
+    host.ok(&["delete", "dev", "-t", "0s"]);
+}
