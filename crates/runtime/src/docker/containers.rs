@@ -11,11 +11,13 @@ use bollard::query_parameters::{
     RemoveContainerOptions, StartContainerOptions, StopContainerOptions, WaitContainerOptions,
 };
 use bollard::{API_DEFAULT_VERSION, BollardRequest};
-use futures_util::future::ready;
+use futures_util::future::{FutureExt, ready};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
+use hyper::Response;
+use hyper::body::Incoming;
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::asking::Asking;
 use super::endpoint::EngineEndpoint;
@@ -33,6 +35,9 @@ use crate::{
 const CONFIRMING: Duration = Duration::from_secs(10);
 
 const CONFIRMING_PACE: Duration = Duration::from_millis(50);
+
+/// For the engine to refuse to follow a log. If it does not, the first line may take as long as it likes.
+const REFUSAL: Duration = Duration::from_secs(1);
 
 /// Podman's own word about itself, which its answers to Docker's questions do not have.
 const PODMAN_INFO: &str = "/v4.0.0/libpod/info";
@@ -203,7 +208,7 @@ impl Runtime for Docker {
         let options = WaitContainerOptions { condition: "not-running".to_owned() };
         let mut end = self.client.wait_container(&whole_id, Some(options)).boxed();
         // Whether the time is up, the agent has ended, is gone, or the engine has: the inspection says which.
-        let _ended_or_elapsed = tokio::time::timeout(limit, end.next()).await;
+        let _ended_or_elapsed = timeout(limit, end.next()).await;
         self.inspect(&whole_id).await
     }
 
@@ -273,8 +278,16 @@ impl Runtime for Docker {
         let tail = request.tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
         let follow = request.follow;
         let path = format!("/containers/{id}/logs?stdout=true&stderr=true&follow={follow}&tail={tail}");
-        let response = asking.within(ANSWER, self.wire.get(&path)).await?;
-        let source = response.into_body().into_data_stream().map(|bytes| Ok(bytes?)).boxed();
+        let wire = self.wire.clone();
+        let mut answer = async move { wire.get(&path).await }.boxed();
+        let body = |answer: Response<Incoming>| answer.into_body().into_data_stream().map(|bytes| Ok(bytes?));
+        let limit = if follow { REFUSAL } else { ANSWER };
+        let source = match timeout(limit, &mut answer).await {
+            Ok(answer) => body(answer.map_err(|error| asking.failed(error))?).boxed(),
+            // Podman (4.3) does not even begin to answer before the first line.
+            Err(_elapsed) if follow => stream::once(answer).map_ok(body).try_flatten().boxed(),
+            Err(_elapsed) => return Err(asking.timed_out(limit)),
+        };
         Ok(output::taken_apart(source, terminal, asking))
     }
 

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use runtime::docker::Docker;
+use runtime::docker::{Docker, EngineEndpoint};
 use runtime::{ErrorKind, LogRequest, Network, ObservedState, Runtime, Spec, Volume};
 
 use crate::support::{Agents, LONG, LOOPBACK, exec_request, free_port, observed, publish, refused, written};
@@ -144,6 +144,30 @@ async fn a_followed_log_goes_on_until_the_agent_ends() {
     let log = docker.logs(&created.id, &LogRequest { tail: None, follow: true }).await.unwrap();
     assert_eq!(written(log).await.0, "one\ntwo\n");
     assert_eq!(ended(docker, &created.id).await, (Some(0), None));
+}
+
+/// Podman (4.3) begins to answer with the first line, however long that takes.
+#[tokio::test]
+async fn a_followed_log_may_be_silent_for_as_long_as_it_likes() {
+    let engine = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let endpoint: EngineEndpoint = format!("tcp://{}", engine.local_addr().unwrap()).parse().unwrap();
+    // The test says when the first line is written.
+    let (speak, spoken) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        let answer = |wait: &dyn Fn(), body: &str| {
+            let (mut connection, _) = engine.accept().unwrap();
+            let _read = connection.read(&mut [0; 4096]).unwrap();
+            wait();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            connection.write_all((head + body).as_bytes()).unwrap();
+        };
+        answer(&|| (), &format!(r#"{{"Id":"{}","Name":"web"}}"#, "a".repeat(64)));
+        answer(&|| spoken.recv().unwrap(), "\u{1}\0\0\0\0\0\0\u{6}first\n");
+    });
+    let podman = Docker::connect("podman", &endpoint).unwrap();
+    let log = podman.logs("web", &LogRequest { tail: None, follow: true }).await.unwrap();
+    speak.send(()).unwrap();
+    assert_eq!(written(log).await.0, "first\n");
 }
 
 #[tokio::test]
