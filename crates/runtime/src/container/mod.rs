@@ -11,13 +11,16 @@
 mod arguments;
 mod command;
 pub(crate) mod listing;
+mod log;
+#[cfg(test)]
+mod scripted;
 
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::StreamExt;
+use futures_util::future::{FutureExt, pending};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
@@ -25,7 +28,7 @@ use self::command::{ContainerCommand, Printed};
 use crate::child::terminal::Terminal;
 use crate::{
     Attached, BROKER_LABEL, Created, EngineInfo, ErrorKind, ExecRequest, LogRequest, LogStream, Observed,
-    ObservedState, Output, Progress, Runtime, RuntimeError, Spec, Streams, child,
+    ObservedState, Progress, Runtime, RuntimeError, Spec, Streams, child,
 };
 
 const NAME: &str = "container";
@@ -39,8 +42,6 @@ const PULL: Duration = Duration::from_secs(60 * 60);
 const PACE: Duration = Duration::from_secs(1);
 /// How often the end of what was stopped is looked for.
 const CONFIRMING_PACE: Duration = Duration::from_millis(100);
-/// How long after the container's end its log is still read, if nothing more comes.
-const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// Apple's `container` on this host.
 pub struct AppleContainer {
@@ -248,39 +249,20 @@ impl Runtime for AppleContainer {
     }
 
     async fn logs(&self, id: &str, request: &LogRequest) -> Result<LogStream, RuntimeError> {
-        self.existing(id).await?;
-        let mut child = self
-            .command
-            .with(&arguments::logs(id, request))
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| self.command.unusable(&error))?;
-        let output = child.stdout.take().map(tokio_util::io::ReaderStream::new);
-        let pieces = futures_util::stream::iter(output).flatten().map(|piece| {
-            let lost = |error: std::io::Error| {
-                RuntimeError::new(ErrorKind::Other, "container's log broke off").source(error)
-            };
-            piece.map(Output::Stdout).map_err(lost)
-        });
-        // The command is ended with the stream.
-        let pieces = pieces.map(move |piece| {
-            let _lives_as_long = &child;
-            piece
-        });
-        if !request.follow {
-            return Ok(pieces.boxed());
+        let observed = self.existing(id).await?;
+        // Nothing comes after the log of what has ended.
+        let follow = request.follow && !is_over(Some(&observed.state));
+        let arguments = arguments::logs(id, &LogRequest { follow, ..request.clone() });
+        let command = self.command.with(&arguments).spawn().map_err(|error| self.command.unusable(&error))?;
+        if !follow {
+            return log::read(command, pending().boxed()).await;
         }
-        // It goes on for ever, though the container has ended.
-        let watcher = Self::at(self.command.program.clone());
-        let id = id.to_owned();
-        let ended = async move {
-            // A service that does not answer ends the stream as well.
-            while let Ok(Some(Observed { state: ObservedState::Running { .. }, .. })) =
-                watcher.wait_for_end(&id, ANSWER).await
-            {}
-            sleep(LAST_WORDS).await;
+        let (watcher, id) = (Self::at(self.command.program.clone()), id.to_owned());
+        let end = async move {
+            while !is_over(watcher.wait_for_end(&id, ANSWER).await?.map(|it| it.state).as_ref()) {}
+            Ok(())
         };
-        Ok(pieces.take_until(ended).boxed())
+        log::read(command, end.boxed()).await
     }
 
     async fn exec(&self, id: &str, request: &ExecRequest) -> Result<Attached, RuntimeError> {
