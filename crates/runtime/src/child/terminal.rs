@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 use tokio::net::unix::pipe;
@@ -27,14 +28,25 @@ impl Terminal {
         Ok((Self(ours), theirs))
     }
 
-    /// The ends of the child that was started on the other end.
+    /// The ends of the child that was started on the other end, as its controlling terminal.
     pub(crate) fn attach(self, child: Child, with_input: bool) -> io::Result<Attached> {
+        self.attached(child, with_input, None)
+    }
+
+    /// The same of a child that has the terminal as its standard streams alone, and leads a process group. The kernel tells no one of a
+    /// new size then, so the group is told.
+    pub(crate) fn attach_uncontrolled(self, child: Child, with_input: bool) -> io::Result<Attached> {
+        let group = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        self.attached(child, with_input, group)
+    }
+
+    fn attached(self, child: Child, with_input: bool, told: Option<Pid>) -> io::Result<Attached> {
         let ended = CancellationToken::new();
         let (reading, writing) = ends(&self.0)?;
         let (sender, output) = channel();
         tokio::spawn(read(reading, Output::Stdout, sender, ended.clone()));
         let input = with_input.then(|| write_to(writing, ended.clone()));
-        let resize = Some(resize(self.0, ended.clone()));
+        let resize = Some(resize(self.0, told, ended.clone()));
         let streams = Streams { output: stream(output), input, resize };
         Ok(Attached { streams, exit: exit_of(child, ended) })
     }
@@ -59,13 +71,16 @@ fn ends(ours: &File) -> io::Result<(pipe::Receiver, pipe::Sender)> {
     Ok((reading, pipe::Sender::from_file_unchecked(ours.try_clone()?)?))
 }
 
-fn resize(ours: File, ended: CancellationToken) -> mpsc::Sender<TerminalSize> {
+fn resize(ours: File, told: Option<Pid>, ended: CancellationToken) -> mpsc::Sender<TerminalSize> {
     // Who is attached sends and ends it; sizes come one at a time, from a person's hand.
     let (sender, mut receiver) = mpsc::channel(4);
     let resizing = async move {
         while let Some(size) = receiver.recv().await {
             // A terminal that is gone needs no size.
             let _gone = rustix::termios::tcsetwinsize(&ours, window(size));
+            if let Some(group) = told {
+                let _gone = kill_process_group(group, Signal::WINCH);
+            }
         }
     };
     tokio::spawn(ended.run_until_cancelled_owned(resizing));

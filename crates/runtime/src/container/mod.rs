@@ -288,10 +288,43 @@ impl Runtime for AppleContainer {
         let child = command.spawn().map_err(unusable)?;
         // The broker's copies of the child's end: while one is open, the child's end is not seen.
         drop(command);
-        terminal.attach(child, request.stdin).map_err(unusable)
+        terminal.attach_uncontrolled(child, request.stdin).map_err(unusable)
     }
 
     async fn attach(&self, _id: &str, _stdin: bool) -> Result<Streams, RuntimeError> {
         Err(arguments::unsupported("cannot attach to what runs", arguments::NO_CONSOLE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::{Output, TerminalSize};
+
+    #[tokio::test]
+    async fn a_command_is_told_of_the_new_size_of_its_terminal() {
+        let here = tempfile::tempdir().unwrap();
+        let cases = "exec) trap 'stty size' WINCH; stty size; while :; do sleep 0.1; done ;;";
+        let container = scripted::container(here.path(), cases);
+        let request = ExecRequest {
+            command: vec!["sh".to_owned()],
+            terminal: Some(TerminalSize { columns: 80, rows: 24 }),
+            ..ExecRequest::default()
+        };
+        let mut streams = container.exec("web", &request).await.unwrap().streams;
+        let mut shown = String::new();
+        let resize = streams.resize.take().unwrap();
+        for (columns, rows) in [(80, 24), (100, 30), (120, 40)] {
+            resize.send(TerminalSize { columns, rows }).await.unwrap();
+            while !shown.contains(&format!("{rows} {columns}\r\n")) {
+                let piece =
+                    timeout(ANSWER, streams.output.next()).await.expect("it is told").unwrap().unwrap();
+                let (Output::Stdout(bytes) | Output::Stderr(bytes)) = piece;
+                shown += std::str::from_utf8(&bytes).unwrap();
+            }
+        }
     }
 }
