@@ -9,11 +9,13 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use crate::{ErrorKind, RuntimeError};
 
@@ -176,15 +178,25 @@ struct CommandSettings {
     current_context: Option<String>,
 }
 
+/// The context that the command's settings select. Settings that cannot be read or are empty select none, as the command has it.
 fn current_context(folder: &Path) -> Result<Option<String>, RuntimeError> {
-    let settings: Option<CommandSettings> = read_json(&folder.join("config.json"))?;
-    Ok(settings.and_then(|settings| settings.current_context).filter(|context| !context.is_empty()))
+    let path = folder.join("config.json");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) if !text.trim().is_empty() => text,
+        Ok(_) => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "docker's settings cannot be read: no context is taken from them");
+            return Ok(None);
+        }
+    };
+    let settings: CommandSettings = understood(&path, &text)?;
+    Ok(settings.current_context.filter(|context| !context.is_empty()))
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Context {
-    name: String,
     endpoints: ContextEndpoints,
 }
 
@@ -199,30 +211,33 @@ struct ContextEndpoint {
     host: Option<String>,
 }
 
-/// Looks through `contexts/meta`, where the folder of each context is called after the SHA-256 of its name; the name is
-/// also in its file, so that nothing has to be hashed.
+/// Each context has a folder in `contexts/meta` that is called after the SHA-256 of its name. What else lies there is not looked at.
 fn endpoint_of_context(folder: &Path, name: &str) -> Result<EngineEndpoint, RuntimeError> {
-    let entries = fs::read_dir(folder.join("contexts/meta")).into_iter().flatten().flatten();
-    for entry in entries {
-        let Some(context) = read_json::<Context>(&entry.path().join("meta.json"))? else { continue };
-        if context.name != name {
-            continue;
+    let called = folder_of_context(name);
+    let path = folder.join("contexts/meta").join(&called).join("meta.json");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(no_such_context(name)),
+        Err(error) => {
+            let message = format!("{} cannot be read", path.display());
+            return Err(RuntimeError::new(ErrorKind::Invalid, message).source(error));
         }
-        let host = context.endpoints.docker.and_then(|endpoint| endpoint.host).ok_or_else(|| {
-            RuntimeError::new(
-                ErrorKind::Invalid,
-                format!("the docker context `{name}` has no docker endpoint"),
-            )
-        })?;
-        let endpoint: EngineEndpoint =
-            host.parse().map_err(|error| named_by(&format!("the docker context `{name}`"), error))?;
-        let has_certificates = folder.join("contexts/tls").join(entry.file_name()).join("docker").exists();
-        if has_certificates && matches!(endpoint.0, Address::Tcp { .. }) {
-            return Err(unsupported(&host, &format!("TLS (the docker context `{name}`)")));
-        }
-        return Ok(endpoint);
+    };
+    let context: Context = understood(&path, &text)?;
+    let host = context.endpoints.docker.and_then(|endpoint| endpoint.host).ok_or_else(|| {
+        RuntimeError::new(ErrorKind::Invalid, format!("the docker context `{name}` has no docker endpoint"))
+    })?;
+    let endpoint: EngineEndpoint =
+        host.parse().map_err(|error| named_by(&format!("the docker context `{name}`"), error))?;
+    let has_certificates = folder.join("contexts/tls").join(called).join("docker").exists();
+    if has_certificates && matches!(endpoint.0, Address::Tcp { .. }) {
+        return Err(unsupported(&host, &format!("TLS (the docker context `{name}`)")));
     }
-    Err(no_such_context(name))
+    Ok(endpoint)
+}
+
+fn folder_of_context(name: &str) -> String {
+    Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn no_such_context(name: &str) -> RuntimeError {
@@ -230,17 +245,8 @@ fn no_such_context(name: &str) -> RuntimeError {
         .hint("`docker context ls` lists them; `docker context use NAME` or DOCKER_CONTEXT selects one")
 }
 
-/// What the file holds; none if there is no such file.
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, RuntimeError> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => {
-            let message = format!("{} cannot be read", path.display());
-            return Err(RuntimeError::new(ErrorKind::Invalid, message).source(error));
-        }
-    };
-    serde_json::from_str(&text).map(Some).map_err(|error| {
+fn understood<T: for<'de> Deserialize<'de>>(path: &Path, text: &str) -> Result<T, RuntimeError> {
+    serde_json::from_str(text).map_err(|error| {
         RuntimeError::new(ErrorKind::Invalid, format!("{} is not understood", path.display())).source(error)
     })
 }
@@ -272,7 +278,7 @@ mod tests {
         let meta = format!(
             r#"{{"Name":"{name}","Metadata":{{}},"Endpoints":{{"docker":{{"Host":"{host}","SkipTLSVerify":false}}}}}}"#
         );
-        write(&docker.join(format!("contexts/meta/hash-of-{name}/meta.json")), &meta);
+        write(&docker.join("contexts/meta").join(folder_of_context(name)).join("meta.json"), &meta);
     }
 
     #[test]
@@ -342,6 +348,39 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_beside_a_context_is_not_looked_at() {
+        // As `docker context create colima` calls it.
+        let colima = "f24fd3749c1368328e2b149bec149cb6795619f244c5b584e844961215dadd16";
+        assert_eq!(folder_of_context("colima"), colima);
+
+        let home = tempfile::tempdir().unwrap();
+        let docker = home.path().join(".docker");
+        let meta = docker.join("contexts/meta");
+        write(&meta.join(".DS_Store"), "");
+        for number in 0..8 {
+            write(&meta.join(format!("{number}/meta.json")), "{");
+        }
+        write_context(&docker, "colima", "unix:///colima.sock");
+        assert_eq!(check(None, &[("DOCKER_CONTEXT", "colima")], home.path()), only("unix:///colima.sock"));
+    }
+
+    #[test]
+    fn settings_of_the_command_that_say_nothing_select_no_context() {
+        let home = tempfile::tempdir().unwrap();
+        let settings = home.path().join(".docker/config.json");
+        let without = check(None, &[], home.path());
+        assert!(without.is_ok());
+        for empty in ["", " \n", "{}"] {
+            write(&settings, empty);
+            assert_eq!(check(None, &[], home.path()), without, "{empty:?}");
+        }
+        // It cannot be read, whoever one is.
+        fs::remove_file(&settings).unwrap();
+        fs::create_dir(&settings).unwrap();
+        assert_eq!(check(None, &[], home.path()), without);
+    }
+
+    #[test]
     fn what_cannot_be_used_is_refused() {
         let home = tempfile::tempdir().unwrap();
         let docker = home.path().join(".docker");
@@ -355,7 +394,8 @@ mod tests {
         let encrypted = [("DOCKER_HOST", "tcp://192.0.2.7:2376"), ("DOCKER_TLS_VERIFY", "1")];
         assert!(refused(&encrypted).starts_with("Unsupported: engines behind TLS"));
         write_context(&docker, "remote", "tcp://192.0.2.7:2376");
-        write(&docker.join("contexts/tls/hash-of-remote/docker/ca.pem"), "");
+        let certificates = docker.join("contexts/tls").join(folder_of_context("remote"));
+        write(&certificates.join("docker/ca.pem"), "");
         assert!(refused(&[("DOCKER_CONTEXT", "remote")]).starts_with("Unsupported: engines behind TLS"));
         write(&docker.join("config.json"), "{");
         assert!(refused(&[]).ends_with("config.json is not understood"));
