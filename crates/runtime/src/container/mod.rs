@@ -7,6 +7,8 @@
 //!   code for all that goes wrong.
 //! - Its published ports may reset connections while the container's own address answers
 //!   (<https://github.com/apple/container/issues/1180>).
+//! - Before 1.0 it may leave out variables whose value is empty (<https://github.com/apple/container/pull/1014>, in a release of
+//!   early 2026). A start warns of that; `exec` does not.
 
 mod arguments;
 mod command;
@@ -63,6 +65,28 @@ impl AppleContainer {
 
     async fn run(&self, doing: &str, arguments: &[String], limit: Duration) -> Result<Printed, RuntimeError> {
         self.command.run(doing, arguments, limit).await
+    }
+
+    async fn version(&self) -> Result<String, RuntimeError> {
+        let printed = self.run("say its version", &arguments::plain(&["--version"]), ANSWER).await?;
+        // Such as `container CLI version 1.2.0 (build: release, commit: 0a1b2c3)`.
+        let version = printed.stdout.trim().strip_prefix("container CLI version ");
+        version.and_then(|rest| rest.split_whitespace().next()).map(str::to_owned).ok_or_else(|| {
+            let message = format!("{} is not Apple's container", self.command.program.display());
+            RuntimeError::new(ErrorKind::Unreachable, message)
+        })
+    }
+
+    /// Which of the variables an old version may leave out.
+    async fn warning_of_empty_values(&self, variables: &[(String, String)]) -> Option<String> {
+        let empty = variables.iter().filter(|(_, value)| value.is_empty());
+        let names: Vec<&str> = empty.map(|(name, _)| name.as_str()).collect();
+        if names.is_empty() {
+            return None;
+        }
+        let version = self.version().await.ok().filter(|version| version.starts_with("0."))?;
+        let names = names.join(", ");
+        Some(format!("container {version} may leave out variables whose value is empty: {names}"))
     }
 
     /// All containers, ours or not.
@@ -143,20 +167,14 @@ impl Runtime for AppleContainer {
     }
 
     async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
-        let printed = self.run("say its version", &arguments::plain(&["--version"]), ANSWER).await?;
-        // Such as `container CLI version 1.2.0 (build: release, commit: 0a1b2c3)`.
-        let version = printed.stdout.trim().strip_prefix("container CLI version ");
-        let version = version.and_then(|rest| rest.split_whitespace().next()).ok_or_else(|| {
-            let message = format!("{} is not Apple's container", self.command.program.display());
-            RuntimeError::new(ErrorKind::Unreachable, message)
-        })?;
+        let version = self.version().await?;
         self.run("answer", &arguments::plain(&["system", "status"]), ANSWER).await.map_err(|error| {
             // It fails with a table that says that nothing is registered, or with a sentence.
             RuntimeError::new(ErrorKind::Unreachable, error.message)
                 .hint("start its service: `container system start`")
         })?;
         let endpoint = self.command.program.display().to_string();
-        Ok(EngineInfo { version: version.to_owned(), endpoint })
+        Ok(EngineInfo { version, endpoint })
     }
 
     async fn prepare_image(&self, image: &str, progress: &dyn Progress) -> Result<(), RuntimeError> {
@@ -185,7 +203,9 @@ impl Runtime for AppleContainer {
         let doing = format!("create the container `{}`", spec.name);
         let printed = self.run(&doing, &arguments, WORK).await?;
         let id = printed.stdout.lines().map(str::trim).rfind(|line| !line.is_empty());
-        Ok(Created { id: id.unwrap_or(&spec.name).to_owned(), warnings: printed.warnings() })
+        let mut warnings = printed.warnings();
+        warnings.extend(self.warning_of_empty_values(&spec.env).await);
+        Ok(Created { id: id.unwrap_or(&spec.name).to_owned(), warnings })
     }
 
     async fn start(&self, id: &str) -> Result<(), RuntimeError> {
@@ -298,11 +318,43 @@ impl Runtime for AppleContainer {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use futures_util::StreamExt;
     use tokio::time::timeout;
 
     use super::*;
-    use crate::{Output, TerminalSize};
+    use crate::{Console, Network, Output, TerminalSize};
+
+    #[tokio::test]
+    async fn an_old_version_may_leave_out_what_is_empty() {
+        let here = tempfile::tempdir().unwrap();
+        let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let spec = |env: Vec<(String, String)>| Spec {
+            name: "web".to_owned(),
+            image: Some("node:22".to_owned()),
+            command: Vec::new(),
+            env,
+            labels: BTreeMap::new(),
+            volumes: Vec::new(),
+            workdir: None,
+            console: Console::default(),
+            network: Network::Default,
+            publish: Vec::new(),
+        };
+        let warnings = async |version: &str, env| {
+            let said = format!("--version) echo 'container CLI version {version} (build: release)' ;;");
+            let cases = said + "image) echo '[{}]' ;; create) echo web; echo 'Warning: an old kernel' >&2 ;;";
+            scripted::container(here.path(), &cases).create(&spec(env)).await.unwrap().warnings.join("; ")
+        };
+        let env = || vec![variable("A", ""), variable("B", "b"), variable("C", "")];
+        assert_eq!(
+            warnings("0.7.1", env()).await,
+            "Warning: an old kernel; container 0.7.1 may leave out variables whose value is empty: A, C"
+        );
+        assert_eq!(warnings("0.7.1", vec![variable("B", "b")]).await, "Warning: an old kernel");
+        assert_eq!(warnings("1.0.0", env()).await, "Warning: an old kernel");
+    }
 
     #[tokio::test]
     async fn a_command_is_told_of_the_new_size_of_its_terminal() {
