@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bollard::models::{ContainerInspectResponse, EventMessage};
+use bollard::models::{ContainerInspectResponse, ContainerSummary, EventMessage};
 use bollard::query_parameters::{
-    CreateContainerOptions, EventsOptions, InspectContainerOptions, ListContainersOptions,
-    RemoveContainerOptions, StartContainerOptions, StopContainerOptions, WaitContainerOptions,
+    CreateContainerOptions, EventsOptions, RemoveContainerOptions, StartContainerOptions,
+    StopContainerOptions, WaitContainerOptions,
 };
 use bollard::{API_DEFAULT_VERSION, BollardRequest};
 use futures_util::future::{FutureExt, ready};
@@ -35,6 +35,9 @@ use crate::{
 const CONFIRMING: Duration = Duration::from_secs(10);
 
 const CONFIRMING_PACE: Duration = Duration::from_millis(50);
+
+/// For Podman to take down what has ended: half a second where it is busy. Where the process that does it has died, no one does.
+const TAKING_DOWN: Duration = Duration::from_secs(3);
 
 /// For the engine to refuse to follow a log. If it does not, the first line may take as long as it likes.
 const REFUSAL: Duration = Duration::from_secs(1);
@@ -103,16 +106,33 @@ impl Docker {
             return Ok(None);
         }
         let asking = self.asking("inspect the container");
-        let answer = self.client.inspect_container(id, None::<InspectContainerOptions>);
-        let mut answer = match asking.within(ANSWER, answer).await {
-            Ok(answer) => answer,
-            Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
+        let path = format!("/containers/{id}/json");
+        let deadline = Instant::now() + TAKING_DOWN;
+        let answer = loop {
+            match asking.within(ANSWER, self.wire.json(&path)).await {
+                Ok(answer) if observe::is_being_taken_down(&answer) && Instant::now() < deadline => {
+                    sleep(CONFIRMING_PACE).await;
+                }
+                Ok(answer) => break answer,
+                Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            }
         };
+        let mut answer = observe::inspection(answer).map_err(|error| asking.out_of_step().source(error))?;
         let whole_id = answer.id.take().ok_or_else(|| asking.out_of_step())?;
         let name = answer.name.as_deref().map(|name| name.trim_start_matches('/'));
         let is_meant = whole_id == id || name == Some(id);
         Ok(is_meant.then_some((whole_id, answer)))
+    }
+
+    async fn listed(
+        &self,
+        asking: &Asking,
+        limit: Duration,
+        query: &str,
+    ) -> Result<Vec<ContainerSummary>, RuntimeError> {
+        let answer = asking.within(limit, self.wire.json(&format!("/containers/json?{query}"))).await?;
+        observe::listing(answer).map_err(|error| asking.out_of_step().source(error))
     }
 
     /// The whole id of what is there under this id or name.
@@ -249,12 +269,9 @@ impl Runtime for Docker {
 
     async fn list(&self) -> Result<Vec<Observed>, RuntimeError> {
         let asking = self.asking("list the containers");
-        let options = ListContainersOptions {
-            all: true,
-            filters: Some(HashMap::from([("label".to_owned(), vec![BROKER_LABEL.to_owned()])])),
-            ..ListContainersOptions::default()
-        };
-        let listed = asking.within(ANSWER, self.client.list_containers(Some(options))).await?;
+        // {"label":["berthold.broker"]}
+        let query = format!("all=true&filters=%7B%22label%22%3A%5B%22{BROKER_LABEL}%22%5D%7D");
+        let listed = self.listed(&asking, ANSWER, &query).await?;
         let observed = listed.into_iter().map(|summary| async {
             if let Some(observed) = observe::from_listing(&summary) {
                 return Ok(Some(observed));
@@ -326,8 +343,7 @@ impl Docker {
     /// alone has no socket.
     async fn published_ports(&self) -> Result<Vec<HeldPort>, RuntimeError> {
         // Those that run; what was paused or is about to be started again is among them.
-        let running = self.client.list_containers(None::<ListContainersOptions>);
-        let listed = self.asking("list the published ports").within(GREETING, running).await?;
+        let listed = self.listed(&self.asking("list the published ports"), GREETING, "all=false").await?;
         let (engine, is_here) = (self.engine.name, self.is_local());
         let held = listed.iter().filter_map(observe::from_listing).flat_map(|container| {
             let by = format!("the {engine} container {}", container.name);

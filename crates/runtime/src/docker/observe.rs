@@ -8,8 +8,49 @@ use bollard::models::{
     ContainerSummaryStateEnum, PortMap, PortSummary, PortSummaryTypeEnum,
 };
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::{Observed, ObservedState, Publish};
+
+/// Podman's word (seen with 4.3) for what has ended while its ports and the like have yet to be taken down.
+const STOPPED: &str = "stopped";
+
+/// Whether an inspection is of what has ended but may still hold its ports.
+pub(super) fn is_being_taken_down(answer: &Value) -> bool {
+    answer.pointer("/State/Status").is_some_and(|status| status == STOPPED)
+}
+
+/// An inspection as the engine sends it.
+pub(super) fn inspection(mut answer: Value) -> serde_json::Result<ContainerInspectResponse> {
+    if let Some(status) = answer.pointer_mut("/State/Status") {
+        translate::<ContainerStateStatusEnum>(status);
+    }
+    serde_json::from_value(answer)
+}
+
+/// A listing as the engine sends it.
+pub(super) fn listing(mut answer: Value) -> serde_json::Result<Vec<ContainerSummary>> {
+    for container in answer.as_array_mut().into_iter().flatten() {
+        if let Some(state) = container.get_mut("State") {
+            translate::<ContainerSummaryStateEnum>(state);
+        }
+    }
+    serde_json::from_value(answer)
+}
+
+/// Puts Docker's word in place of one that is not among its words `W`. One of them that is not known must not keep all the others from
+/// being seen; what it means is not taken for an end.
+fn translate<W: DeserializeOwned>(word: &mut Value) {
+    if W::deserialize(&*word).is_ok() {
+        return;
+    }
+    *word = match word.as_str() {
+        Some("initialized") => "created".into(),
+        Some(STOPPED) => "exited".into(),
+        _ => "stopping".into(),
+    };
+}
 
 /// What an inspection says of the container `id`.
 pub(super) fn from_inspection(id: String, answer: ContainerInspectResponse) -> Observed {
@@ -126,7 +167,7 @@ mod tests {
     use super::*;
 
     fn inspected(json: &str) -> Observed {
-        from_inspection("0a1b".to_owned(), serde_json::from_str(json).unwrap())
+        from_inspection("0a1b".to_owned(), inspection(serde_json::from_str(json).unwrap()).unwrap())
     }
 
     fn shown(published: &[Publish]) -> Vec<String> {
@@ -180,18 +221,26 @@ mod tests {
         check(r#"{"Status":"dead","ExitCode":1,"Error":"device busy"}"#, ended(Some(1), Some("device busy")));
         check(r#"{"Status":"removing"}"#, ended(None, None));
         check(r#"{"Running":false}"#, ended(None, None));
+        check(r#"{"Status":"initialized","Running":false}"#, ObservedState::Created);
+        check(r#"{"Status":"stopped","Running":false,"ExitCode":3}"#, ended(Some(3), None));
+        check(r#"{"Status":"of another engine","Running":false}"#, ObservedState::Running { since: None });
         check("{}", ObservedState::Running { since: None });
     }
 
     #[test]
     fn listings() {
-        let summary = |json: &str| from_listing(&serde_json::from_str(json).unwrap());
+        let summary = |json: &str| {
+            let listed = listing(serde_json::from_str(&format!("[{json}]")).unwrap()).unwrap();
+            from_listing(&listed[0])
+        };
         let running = r#"{"Id":"0a","Names":["/other/alias","/web"],"Image":"node:22","State":"running","Labels":{"a":"b"},
             "Ports":[{"IP":"127.0.0.1","PrivatePort":8000,"PublicPort":8000,"Type":"tcp"},{"PrivatePort":9000,"Type":"tcp"},
                 {"IP":"127.0.0.1","PrivatePort":53,"PublicPort":53,"Type":"udp"}]}"#;
         let observed = summary(running).unwrap();
         assert_eq!((observed.name.as_str(), observed.labels["a"].as_str()), ("web", "b"));
         assert_eq!(shown(&observed.published), ["127.0.0.1 8000 8000"]);
-        assert_eq!(summary(r#"{"Id":"0a","State":"exited"}"#), None);
+        for word in ["exited", "initialized", "stopped", "of another engine"] {
+            assert_eq!(summary(&format!(r#"{{"Id":"0a","State":"{word}"}}"#)), None);
+        }
     }
 }

@@ -46,6 +46,12 @@ impl Wire {
         successful(self.send(request).await?).await
     }
 
+    /// The same with the whole body, which is JSON.
+    pub(super) async fn json(&self, path_and_query: &str) -> Result<serde_json::Value, Error> {
+        let body = self.get(path_and_query).await?.into_body().collect().await?.to_bytes();
+        Ok(serde_json::from_slice(&body)?)
+    }
+
     /// Posts `body` to `path` and takes over the connection.
     pub(super) async fn hijack(&self, path: &str, body: Vec<u8>) -> Result<Hijacked, Error> {
         let request = Request::post(path)

@@ -5,10 +5,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use runtime::docker::{Docker, EngineEndpoint};
+use runtime::docker::Docker;
 use runtime::{ErrorKind, LogRequest, Network, ObservedState, Runtime, Spec, Volume};
 
-use crate::support::{Agents, LONG, LOOPBACK, exec_request, free_port, observed, publish, refused, written};
+use crate::support::{
+    Agents, LONG, LOOPBACK, an_engine, answer, exec_request, free_port, observed, publish, refused, written,
+};
 
 #[tokio::test]
 async fn what_it_publishes_can_be_reached_until_it_is_stopped() {
@@ -149,25 +151,38 @@ async fn a_followed_log_goes_on_until_the_agent_ends() {
 /// Podman (4.3) begins to answer with the first line, however long that takes.
 #[tokio::test]
 async fn a_followed_log_may_be_silent_for_as_long_as_it_likes() {
-    let engine = TcpListener::bind((LOOPBACK, 0)).unwrap();
-    let endpoint: EngineEndpoint = format!("tcp://{}", engine.local_addr().unwrap()).parse().unwrap();
+    let (podman, engine) = an_engine("podman");
     // The test says when the first line is written.
     let (speak, spoken) = std::sync::mpsc::channel::<()>();
     std::thread::spawn(move || {
-        let answer = |wait: &dyn Fn(), body: &str| {
-            let (mut connection, _) = engine.accept().unwrap();
-            let _read = connection.read(&mut [0; 4096]).unwrap();
-            wait();
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-            connection.write_all((head + body).as_bytes()).unwrap();
-        };
-        answer(&|| (), &format!(r#"{{"Id":"{}","Name":"web"}}"#, "a".repeat(64)));
-        answer(&|| spoken.recv().unwrap(), "\u{1}\0\0\0\0\0\0\u{6}first\n");
+        answer(&engine, &format!(r#"{{"Id":"{}","Name":"web"}}"#, "a".repeat(64)), || ());
+        answer(&engine, "\u{1}\0\0\0\0\0\0\u{6}first\n", || spoken.recv().unwrap());
     });
-    let podman = Docker::connect("podman", &endpoint).unwrap();
     let log = podman.logs("web", &LogRequest { tail: None, follow: true }).await.unwrap();
     speak.send(()).unwrap();
     assert_eq!(written(log).await.0, "first\n");
+}
+
+/// Podman (4.3) has a word of its own for the time from a container's end until its ports are taken down.
+#[tokio::test]
+async fn what_has_ended_is_told_as_such_once_it_is_taken_down() {
+    let (podman, engine) = an_engine("podman");
+    let (id, other) = ("a".repeat(64), "b".repeat(64));
+    let inspection =
+        |id: &str, status: &str| format!(r#"{{"Id":"{id}","State":{{"Status":"{status}","ExitCode":3}}}}"#);
+    let listing = format!(r#"[{{"Id":"{id}","State":"stopped"}},{{"Id":"{other}","State":"running"}}]"#);
+    let answers = [
+        inspection(&id, "stopped"),
+        inspection(&id, "stopped"),
+        inspection(&id, "exited"),
+        listing,
+        inspection(&id, "exited"),
+    ];
+    std::thread::spawn(move || answers.iter().for_each(|body| answer(&engine, body, || ())));
+    let ended = ObservedState::Exited { code: Some(3), at: None, detail: None };
+    assert_eq!(podman.inspect(&id).await.unwrap().unwrap().state, ended);
+    let states: Vec<ObservedState> = podman.list().await.unwrap().into_iter().map(|it| it.state).collect();
+    assert_eq!(states, [ended, ObservedState::Running { since: None }]);
 }
 
 #[tokio::test]

@@ -1,13 +1,14 @@
 //! The engine for the tests, and the removal of what they make on it.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use runtime::docker::{Docker, endpoint};
+use runtime::docker::{Docker, EngineEndpoint, endpoint};
 use runtime::{ExecRequest, LogStream, Network, Observed, Output, Publish, Runtime, RuntimeError, Spec};
 
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -100,6 +101,22 @@ impl Drop for Agents {
         });
         let _it_has_said_what_went_wrong = removal.join();
     }
+}
+
+/// A client and the engine that it asks, to be played with [`answer`].
+pub(crate) fn an_engine(name: &'static str) -> (Docker, TcpListener) {
+    let engine = TcpListener::bind((LOOPBACK, 0)).unwrap();
+    let endpoint: EngineEndpoint = format!("tcp://{}", engine.local_addr().unwrap()).parse().unwrap();
+    (Docker::connect(name, &endpoint).unwrap(), engine)
+}
+
+/// Answers the next question, after `before`.
+pub(crate) fn answer(engine: &TcpListener, body: &str, before: impl FnOnce()) {
+    let (mut connection, _) = engine.accept().unwrap();
+    let _read = connection.read(&mut [0; 4096]).unwrap();
+    before();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    connection.write_all((head + body).as_bytes()).unwrap();
 }
 
 /// A port that was free a moment ago.
