@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
 
 /// For how long, and how much, is read from a client that still sends when the connection to it ends.
 const LINGERS: (Duration, u64) = (Duration::from_secs(2), 64 << 20);
@@ -46,9 +48,22 @@ pub(crate) struct Placed<T: Stream> {
 }
 
 /// What is read from and written to.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// The connection that it all goes over.
+    fn tcp(&self) -> &TcpStream;
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
+impl Stream for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
 
 impl<T: Stream> Placed<T> {
     pub(crate) fn new(stream: T, place: Place) -> Self {
@@ -58,6 +73,9 @@ impl<T: Stream> Placed<T> {
     /// A connection to a client. If that still sends when the connection ends, it is listened to for a moment: a system answers what
     /// arrives for a closed connection with a reset, and the client would lose the answer that it has not read yet (RFC 9112, section
     /// 9.6).
+    ///
+    /// Of a client nothing may be read for long, while an agent takes nothing of what it sends. That its connection is broken is told
+    /// when it is flushed, which those do who look after it.
     pub(crate) fn lingering(stream: T, place: Place) -> Self {
         Self { stream: Some(stream), place: Some(place), lingers: true }
     }
@@ -114,10 +132,20 @@ impl<T: Stream> AsyncWrite for Placed<T> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(context)
+        // What an agent has said before its connection broke is still to be read.
+        let (is_client, stream) = (self.lingers, self.stream());
+        if is_client && is_broken(stream.tcp()) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        stream.poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream().poll_shutdown(context)
     }
+}
+
+/// Whether it was reset, or its other end is no longer there. Only what is known is asked for, which costs next to nothing.
+fn is_broken(tcp: &TcpStream) -> bool {
+    tcp.try_io(Interest::ERROR, || Ok(())).is_ok()
 }

@@ -5,7 +5,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
+use rustix::net::sockopt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
@@ -19,6 +20,13 @@ const WAITING: usize = 64;
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often it is said at the most that there are as many connections as there may be.
 const TOLD: Duration = Duration::from_secs(60);
+
+/// When a client's system is asked whether it still has the connection: after this time without a word, then this often, and this many
+/// times in vain.
+const ASKED: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
+/// How long a client may take nothing of what there is for it (Linux, which then also asks for as long): a reader may pause.
+#[cfg(target_os = "linux")]
+const STUCK: Duration = Duration::from_secs(300);
 
 /// A connection that no runtime has to do with yet.
 pub(super) struct Taken {
@@ -76,9 +84,11 @@ async fn deal(tcp: TcpListener, shares: Vec<Sender<Taken>>, limit: usize) {
 async fn accepted(tcp: &TcpListener) -> (std::net::TcpStream, IpAddr) {
     loop {
         let taken = match tcp.accept().await {
-            // What is small is not to wait for more; that it cannot be had only costs time.
             Ok((stream, peer)) => {
-                drop(stream.set_nodelay(true));
+                // What cannot be had only costs time.
+                if let Err(error) = set_options(&stream) {
+                    tracing::debug!(%error, "a connection is as the system has it");
+                }
                 stream.into_std().map(|stream| (stream, peer))
             }
             Err(error) => Err(error),
@@ -95,5 +105,39 @@ async fn accepted(tcp: &TcpListener) -> (std::net::TcpStream, IpAddr) {
                 }
             }
         }
+    }
+}
+
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    // What is small is not to wait for more.
+    stream.set_nodelay(true)?;
+    sockopt::set_tcp_keepidle(stream, ASKED.0)?;
+    sockopt::set_tcp_keepintvl(stream, ASKED.1)?;
+    sockopt::set_tcp_keepcnt(stream, ASKED.2)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    #[cfg(target_os = "linux")]
+    sockopt::set_tcp_user_timeout(stream, u32::try_from(STUCK.as_millis()).unwrap_or(u32::MAX))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use settings::Listen;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn clients_that_vanish_are_noticed() {
+        let listen = Listen::Address("127.0.0.1:0".parse().unwrap());
+        let listener = Listener::bind(listen, None).await.unwrap().unwrap();
+        let address = listener.address().socket;
+        let (mut shares, dealing) = listener.shared(1, 1);
+        tokio::spawn(dealing);
+        let _client = TcpStream::connect(address).await.unwrap();
+        let taken = shares[0].dealt.recv().await.unwrap();
+        assert!(taken.stream.nodelay().unwrap() && sockopt::socket_keepalive(&taken.stream).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&taken.stream).unwrap(), ASKED.0);
+        #[cfg(target_os = "linux")]
+        assert_eq!(u128::from(sockopt::tcp_user_timeout(&taken.stream).unwrap()), STUCK.as_millis());
     }
 }

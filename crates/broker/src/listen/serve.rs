@@ -126,21 +126,36 @@ async fn converse<S>(
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use settings::Listen;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
     use crate::listen::Listener;
 
-    /// A server of one share that takes `limit` connections, and its address.
+    /// The address of a server of one share that takes `limit` connections.
     async fn served(limit: usize) -> std::net::SocketAddr {
+        served_with(limit, |_| async { Response::new(axum::body::Body::from("hello")) }).await
+    }
+
+    /// The same with these answers.
+    async fn served_with<A>(
+        limit: usize,
+        answer: impl Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static,
+    ) -> std::net::SocketAddr
+    where
+        A: Future<Output = Response> + Send + 'static,
+    {
         let listener =
             Listener::bind(Listen::Address("127.0.0.1:0".parse().unwrap()), None).await.unwrap().unwrap();
         let address = listener.address().socket;
         let (mut shares, dealing) = listener.shared(1, limit);
         tokio::spawn(dealing);
-        let greet = |_| service_fn(|_| async { Ok(Response::new(axum::body::Body::from("hello"))) });
-        tokio::spawn(serve(shares.remove(0), greet, CancellationToken::new()));
+        let service = move |_| {
+            let answer = answer.clone();
+            service_fn(move |request| answer(request).map(Ok))
+        };
+        tokio::spawn(serve(shares.remove(0), service, CancellationToken::new()));
         address
     }
 
@@ -165,6 +180,30 @@ mod tests {
         assert!(ask(&mut stream).await, "it is kept for the next request");
         let mut rest = Vec::new();
         timeout(3 * SILENCE, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_gone_is_noticed_though_nothing_of_it_is_read() {
+        let over = CancellationToken::new();
+        let held = over.clone();
+        let address = served_with(8, move |request| {
+            let held = held.clone().drop_guard();
+            async move {
+                let _held = (request, held);
+                std::future::pending().await
+            }
+        })
+        .await;
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client
+            .write_all(b"PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
+            .await
+            .unwrap();
+        client.write_all(&[0; 500_000]).await.unwrap();
+        assert!(timeout(3 * SILENCE, over.cancelled()).await.is_err(), "it may wait for as long as it likes");
+        client.set_zero_linger().unwrap();
+        drop(client);
+        timeout(3 * TICK, over.cancelled()).await.expect("what was done for it has ended");
     }
 
     #[tokio::test]
