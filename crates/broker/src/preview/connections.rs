@@ -2,9 +2,8 @@
 //! answer, so that nobody has to be woken who passes it on. A request took 33 in place of 42 microseconds of a processor with this.
 //!
 //! A connection is kept for the next request once its answer has been read to the end. Requests with a body, and those that become
-//! something else, are not for these: their two directions must go on independently of each other.
+//! something else, are not for these: see [`super::bodies`].
 
-use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,31 +17,32 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
+use super::bodies::Driven;
+use super::kept::Kept;
 use super::trouble::Trouble;
 use super::{CONNECTING, HEADERS, IDLE};
 use crate::places::{Place, Placed, Places};
 use crate::reach::Reach;
 
-/// How many connections to one port are kept that nobody uses.
-const KEPT: usize = 64;
 /// How often those that nobody has used for long are looked for.
 const SWEPT: Duration = Duration::from_secs(1);
 
 type Asked = Request<Empty<Bytes>>;
 type Conversation = Connection<TokioIo<Placed<TcpStream>>, Empty<Bytes>>;
 
-/// The connections that nobody uses, by where they lead, and how many more there may be.
+/// The connections that nobody uses, and how many more there may be.
 pub(super) struct Connections {
     idle: Mutex<Idle>,
     places: Places,
 }
 
 #[derive(Default)]
-struct Idle {
-    /// The one that was used last is the last.
-    links: HashMap<Reach, VecDeque<(Link, Instant)>>,
+pub(super) struct Idle {
+    links: Kept<Link>,
+    /// Those for requests with a body.
+    pub(super) driven: Kept<Driven>,
     /// Whether a task ends those that nobody has used for long.
     is_swept: bool,
 }
@@ -73,17 +73,23 @@ impl Driver {
 impl Link {
     /// A new one. Answers with more headers than hyper has room for on the stack (100) are rare, and asked for once more.
     async fn connect(to: Reach, place: Place, has_many_headers: bool) -> Result<Self, Trouble> {
-        let stream = timeout(CONNECTING, to.connect()).await.map_err(|_| Trouble::Silent)??;
-        stream.set_nodelay(true)?;
+        let stream = TokioIo::new(connect(to, place).await?);
         // Requests here are a head alone, for which one buffer is enough.
         let mut builder = http1::Builder::new();
         builder.writev(false);
         if has_many_headers {
             builder.max_headers(HEADERS);
         }
-        let (sender, connection) = builder.handshake(TokioIo::new(Placed::new(stream, place))).await?;
+        let (sender, connection) = builder.handshake(stream).await?;
         Ok(Self { sender, driver: Driver { connection: Some(Box::pin(connection)) } })
     }
+}
+
+/// A new connection to a server.
+pub(super) async fn connect(to: Reach, place: Place) -> Result<Placed<TcpStream>, Trouble> {
+    let stream = timeout(CONNECTING, to.connect()).await.map_err(|_| Trouble::Silent)??;
+    stream.set_nodelay(true)?;
+    Ok(Placed::new(stream, place))
 }
 
 impl Connections {
@@ -91,13 +97,14 @@ impl Connections {
         Self { idle: Mutex::default(), places }
     }
 
-    /// A place for one more; those that nobody uses make room.
-    pub(super) fn place(&self) -> Result<Place, Trouble> {
-        let freed = || {
-            self.idle().links.clear();
-            self.places.take()
-        };
-        self.places.take().or_else(freed).ok_or(Trouble::TooMany)
+    /// A place for one more. Those that nobody uses make room: its own at once, those of other threads when they have not been used
+    /// for long.
+    pub(super) async fn place(&self) -> Result<Place, Trouble> {
+        if let Some(place) = self.places.take() {
+            return Ok(place);
+        }
+        self.idle().clear();
+        timeout(IDLE + 2 * SWEPT, self.places.wait()).await.ok().flatten().ok_or(Trouble::TooMany)
     }
 
     /// Asks the server at `to`, over a connection that is there or a new one. (As a function that makes the future, and with what is
@@ -115,7 +122,11 @@ impl Connections {
                 let is_kept = kept.is_some();
                 let mut link = match kept {
                     Some(link) => link,
-                    None => Box::pin(Link::connect(to, home.place()?, has_many_headers)).await?,
+                    None => {
+                        let connected =
+                            async { Link::connect(to, home.place().await?, has_many_headers).await };
+                        Box::pin(connected).await?
+                    }
                 };
                 let again = repeated(&request);
                 let answered = {
@@ -159,25 +170,22 @@ impl Connections {
     /// One that is open, as far as can be known.
     async fn take(&self, to: Reach) -> Option<Link> {
         loop {
-            let (mut link, used) = self.idle().links.get_mut(&to)?.pop_back()?;
+            let mut link = self.idle().links.take(to)?;
             poll_fn(|context| {
                 link.driver.drive(context);
                 Poll::Ready(())
             })
             .await;
-            if link.driver.connection.is_some() && link.sender.is_ready() && used.elapsed() < IDLE {
+            if link.driver.connection.is_some() && link.sender.is_ready() {
                 return Some(link);
             }
         }
     }
 
-    fn keep(self: &Arc<Self>, to: Reach, link: Link) {
+    /// Keeps one, as `kept` does, for as long as servers let it.
+    pub(super) fn keep(self: &Arc<Self>, kept: impl FnOnce(&mut Idle)) {
         let mut idle = self.idle();
-        let links = idle.links.entry(to).or_default();
-        if links.len() >= KEPT {
-            links.pop_front();
-        }
-        links.push_back((link, Instant::now()));
+        kept(&mut idle);
         if !std::mem::replace(&mut idle.is_swept, true) {
             tokio::spawn(Arc::clone(self).sweep());
         }
@@ -188,19 +196,24 @@ impl Connections {
         loop {
             sleep(SWEPT).await;
             let mut idle = self.idle();
-            for links in idle.links.values_mut() {
-                links.retain(|(_, used)| used.elapsed() < IDLE);
-            }
-            idle.links.retain(|_, links| !links.is_empty());
-            if idle.links.is_empty() {
+            idle.links.sweep();
+            idle.driven.sweep();
+            if idle.links.is_empty() && idle.driven.is_empty() {
                 idle.is_swept = false;
                 return;
             }
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Idle> {
+    pub(super) fn idle(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Idle {
+    fn clear(&mut self) {
+        self.links.clear();
+        self.driven.clear();
     }
 }
 
@@ -230,7 +243,7 @@ impl Answer {
         let Some(mut link) = self.link.take() else { return };
         link.driver.drive(context);
         if link.driver.connection.is_some() {
-            self.home.keep(self.to, link);
+            self.home.keep(|idle| idle.links.keep(self.to, link));
         }
     }
 }
@@ -274,16 +287,19 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn connections_that_nobody_uses_make_room() {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let to = Reach::from_authority(&server.local_addr().unwrap().to_string()).unwrap();
-        let connections = Arc::new(Connections::new(Places::new(2)));
-        let link = Link::connect(to, connections.place().unwrap(), false).await.unwrap();
-        connections.keep(to, link);
-        let [_first, second] = [connections.place().unwrap(), connections.place().unwrap()];
-        assert!(matches!(connections.place(), Err(Trouble::TooMany)));
+        let to = Reach::at(server.local_addr().unwrap());
+        let places = Places::new(2);
+        let [connections, of_another_thread] = [(); 2].map(|()| Arc::new(Connections::new(places.clone())));
+        for home in [&connections, &of_another_thread] {
+            let link = Link::connect(to, home.place().await.unwrap(), false).await.unwrap();
+            home.keep(|idle| idle.links.keep(to, link));
+        }
+        let [_first, second] = [connections.place().await.unwrap(), connections.place().await.unwrap()];
+        assert!(matches!(connections.place().await, Err(Trouble::TooMany)));
         drop(second);
-        assert!(connections.place().is_ok());
+        assert!(connections.place().await.is_ok());
     }
 }

@@ -10,10 +10,12 @@
 //! alone. Names of `preview_url` are for whoever reaches the broker's address.
 
 pub(crate) mod address;
+mod bodies;
 mod connections;
 mod front;
 mod headers;
 mod join;
+mod kept;
 mod notice;
 mod server;
 mod trouble;
@@ -39,15 +41,13 @@ use http_body_util::Empty;
 use hyper::body::Body as HttpBody;
 use hyper::ext::Protocol;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use pool::AgentKey;
 use settings::PreviewHost;
 
 use self::address::Address;
 use self::connections::Connections;
 use self::notice::Notice;
-use self::server::Servers;
 use self::trouble::Trouble;
 use crate::core::Core;
 use crate::host;
@@ -68,21 +68,14 @@ pub(crate) struct Previews {
     /// The broker's id, as it stands in requests that have come through it.
     mark: Option<HeaderValue>,
     connections: Arc<Connections>,
-    /// For requests that [`Connections`] are not for.
-    client: Client<Servers, Body>,
 }
 
 impl Previews {
     /// Previews with no more connections to agents than there are `places`.
     pub(crate) fn new(core: Arc<Core>, places: Places) -> Self {
         let connections = Arc::new(Connections::new(places));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .http1_max_headers(HEADERS)
-            .build(Servers(Arc::clone(&connections)));
         let mark = HeaderValue::from_str(&core.id).ok();
-        Self { core, mark, connections, client }
+        Self { core, mark, connections }
     }
 
     /// What is meant by a host name; none if it is no preview's.
@@ -158,9 +151,7 @@ impl Previews {
             Err(response) => return ready(*response).boxed(),
         };
         if passage.upgrade.is_none() && request.body().is_end_stream() {
-            let (mut parts, _) = request.into_parts();
-            // To a server itself goes the path alone (RFC 9112, section 3.2.1).
-            parts.uri = parts.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
+            let (parts, _) = request.into_parts();
             let asking = self.connections.ask(passage.to, Request::from_parts(parts, Empty::new()));
             return asking.map(move |answered| passage.end(answered)).boxed();
         }
@@ -192,6 +183,8 @@ impl Previews {
         let own_scheme = || self.core.listen.as_ref().map_or("http", crate::listen::Address::scheme);
         let proto = public.unwrap_or_else(own_scheme);
         let upgrade = Upgrade::wanted(request);
+        // To a server itself goes the path alone (RFC 9112, section 3.2.1).
+        *request.uri_mut() = request.uri().path_and_query().cloned().map_or_else(Uri::default, Uri::from);
         *request.version_mut() = Version::HTTP_11;
         let headers = request.headers_mut();
         headers::strip_hop_by_hop(headers, matches!(upgrade, Some(Upgrade { of_stream: false, .. })));
@@ -218,14 +211,8 @@ impl Previews {
         if !request.body().is_end_stream() && !request.headers().contains_key(CONTENT_LENGTH) {
             request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let answered = match format!("http://{}{path}", passage.to.authority()).parse::<Uri>() {
-            Ok(uri) => {
-                *request.uri_mut() = uri;
-                self.client.request(request).await.map_err(Trouble::from)
-            }
-            Err(error) => Err(error.into()),
-        };
+        let becomes_other = passage.upgrade.is_some();
+        let answered = self.connections.ask_with_body(passage.to, request, becomes_other).await;
         let mut response = passage.end(answered);
         if let Some(upgrade) = passage.upgrade
             && response.status() == StatusCode::SWITCHING_PROTOCOLS

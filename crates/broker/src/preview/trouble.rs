@@ -1,10 +1,8 @@
 //! Why an agent's server has given no answer, and what is said of it.
 
-use std::error::Error;
 use std::io;
 
 use axum::http::StatusCode;
-use hyper_util::client::legacy;
 
 use super::CONNECTING;
 use super::notice::Notice;
@@ -18,10 +16,6 @@ pub(super) enum Trouble {
     Connection(#[from] io::Error),
     #[error(transparent)]
     Http(#[from] hyper::Error),
-    #[error(transparent)]
-    Client(#[from] legacy::Error),
-    #[error("the address makes no URI")]
-    Uri(#[from] axum::http::uri::InvalidUri),
     #[error("it has become another protocol without having been asked to")]
     Unasked,
     #[error("it was asked for a WebSocket and answered with status {0}")]
@@ -33,7 +27,7 @@ pub(super) enum Trouble {
 impl Trouble {
     /// What is said instead of an answer of `agent` on `port`.
     pub(super) fn notice(&self, agent: &str, port: u16) -> Notice {
-        if self.is_too_many() {
+        if let Self::TooMany = self {
             return Notice {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 said: "the broker has as many connections to agents as it may have".to_owned(),
@@ -63,18 +57,7 @@ impl Trouble {
         match self {
             Self::Silent | Self::Connection(_) | Self::TooMany => None,
             Self::Http(error) => unreadable(error),
-            Self::Client(error) => unreadable(error.source()?.downcast_ref()?),
-            Self::Uri(_) | Self::Unasked | Self::NoWebSocket(_) => Some(self.to_string()),
-        }
-    }
-
-    fn is_too_many(&self) -> bool {
-        match self {
-            Self::TooMany => true,
-            Self::Client(error) => error.source().is_some_and(|source| {
-                source.downcast_ref::<Self>().is_some_and(|source| matches!(source, Self::TooMany))
-            }),
-            _ => false,
+            Self::Unasked | Self::NoWebSocket(_) => Some(self.to_string()),
         }
     }
 }

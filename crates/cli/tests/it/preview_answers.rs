@@ -1,9 +1,12 @@
 //! Previews of servers that answer oddly, late, or not at all.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_linger;
 
 use crate::preview::{Stage, answer, head};
 use crate::support::*;
@@ -256,4 +259,30 @@ fn what_never_ends_is_told_as_far_as_it_came() {
         }
     });
     assert_eq!(behind(&stage.host, "dev")["status"], 200);
+}
+
+/// A client that goes on saying something, as those do that ask whether the other side is still there, would else never know.
+#[test]
+fn a_websocket_that_its_server_resets_ends() {
+    let stage = Stage::new("");
+    stage.serve(0, |_, mut stream| {
+        let said = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        stream.get_mut().write_all(said.as_bytes()).unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        set_socket_linger(stream.get_ref(), Some(Duration::ZERO)).unwrap();
+    });
+    let mut socket = stage.connect();
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    write!(socket, "GET /socket HTTP/1.1\r\nHost: {}\r\n{upgrade}\r\n", stage.name("a")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let mut reader = BufReader::new(socket.try_clone().unwrap());
+    eventually("the WebSocket is there", || head(&mut reader).starts_with("HTTP/1.1 101"));
+    eventually("its client is told that it has ended", || {
+        drop(socket.write_all(b"ping"));
+        match reader.read(&mut [0]) {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
+    });
+    eventually("nothing is taken of its client any more", || socket.write_all(b"ping").is_err());
 }
