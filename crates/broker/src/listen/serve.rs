@@ -31,6 +31,10 @@ use crate::places::{Placed, Stream};
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a connection is kept on which nothing is asked: before the first request, and in HTTP/1.1 between two.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How many requests a connection of HTTP/2 may have at once, and how much of a body may wait for whoever reads it. What waits for one
+/// that reads nothing keeps no other: there is room for all of them on the connection.
+const STREAMS: u32 = 200;
+const WINDOW: u32 = 256 << 10;
 /// How often a client of HTTP/2 is asked whether it is still there, and how long it may take to say so.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
@@ -45,6 +49,8 @@ where
     builder.http1().timer(Ticks).header_read_timeout(SILENCE);
     let mut http2 = builder.http2();
     http2.timer(Ticks).keep_alive_interval(PING.0).keep_alive_timeout(PING.1);
+    http2.max_concurrent_streams(STREAMS);
+    http2.initial_stream_window_size(WINDOW).initial_connection_window_size(STREAMS * WINDOW);
     // WebSockets over HTTP/2 (RFC 8441).
     http2.enable_connect_protocol();
     let builder = Arc::new(builder);

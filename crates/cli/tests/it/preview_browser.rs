@@ -9,7 +9,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::preview::Stage;
+use crate::preview::{Stage, answer};
 use crate::support::*;
 
 /// Many requests share a connection, and a WebSocket is one of its streams (RFC 8441).
@@ -90,6 +90,38 @@ async fn an_upload_over_http2_that_is_cut_is_told_as_that() {
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
     let said = response.into_body().collect().await.unwrap().to_bytes();
     assert!(String::from_utf8_lossy(&said).contains("nothing answers"));
+}
+
+/// What one agent takes no more of keeps only its own stream.
+#[tokio::test]
+async fn uploads_that_are_stuck_do_not_keep_others_of_their_connection() {
+    let stage = Stage::new("");
+    let (done, waits) = std::sync::mpsc::channel::<()>();
+    let waits = std::sync::Mutex::new(waits);
+    stage.serve(0, move |_, _stream| {
+        // It comes with the end of the test.
+        waits.lock().unwrap().recv().unwrap_err();
+    });
+    stage.serve(1, |_, mut stream| {
+        stream.read_exact(&mut [0; 1000]).unwrap();
+        answer(&mut stream, "", "taken");
+    });
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", stage.listen)).await.unwrap();
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let _connection = tokio::spawn(connection);
+    let mut put = |label: &str, length| {
+        let body = Full::new(Bytes::from(vec![0; length]));
+        client.send_request(Request::put(format!("http://{}/", stage.name(label))).body(body).unwrap())
+    };
+    let stuck = futures_util::future::join_all([put("a", 30 << 20), put("a", 30 << 20)]);
+    tokio::pin!(stuck);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(2);
+    drop(tokio::time::timeout_at(deadline.into(), &mut stuck).await);
+    let taken = tokio::time::timeout(std::time::Duration::from_secs(60), put("b", 1000));
+    let taken = taken.await.expect("it is not kept waiting").unwrap();
+    assert_eq!(taken.into_body().collect().await.unwrap().to_bytes(), "taken");
+    drop(done);
 }
 
 /// A real dev server: its page through the preview, and an edit that arrives by its WebSocket.
