@@ -89,7 +89,11 @@ pub(crate) async fn serve(core: Arc<Core>, socket: UnixListener, listener: Optio
     let router = router.layer(Extension(Arc::clone(&sessions))).layer(Extension(looks));
     let open = router.clone().fallback(problem::no_such_call).with_state(Arc::clone(&core));
     let host = core.settings.server.broker.port_pool.as_ref().and_then(|pool| pool.host_url.as_ref());
-    let guard = auth::Guard { token, sessions: Arc::clone(&sessions), host: host.map(pool::HostUrl::host) };
+    let guard = auth::Guard {
+        token: token.clone(),
+        sessions: Arc::clone(&sessions),
+        host: host.map(pool::HostUrl::host),
+    };
     let browsers = Router::new()
         .route("/signin", post(sessions::sign_in))
         .route("/signout", post(sessions::sign_out))
@@ -108,7 +112,8 @@ pub(crate) async fn serve(core: Arc<Core>, socket: UnixListener, listener: Optio
         let (shares, dealing) = listener.shared(threads(), limit);
         let serving = shares.into_iter().map(|share| {
             // With connections to agents of its own: one thread does not wake another.
-            let front = Front::new(Previews::new(Arc::clone(&core), places.clone()), guarded.clone());
+            let previews = Previews::new(Arc::clone(&core), places.clone(), token.clone());
+            let front = Front::new(previews, guarded.clone());
             let serving = listen::serve(share, move |peer| front.visit(peer), core.shutdown.clone());
             async { tell(on_its_own_thread(serving).await) }
         });

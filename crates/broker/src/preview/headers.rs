@@ -5,12 +5,16 @@ use std::net::IpAddr;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, LOCATION, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderName, HeaderValue, LOCATION,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SET_COOKIE, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
+use subtle::ConstantTimeEq;
 
 /// How the cookies of the page's sessions begin, which reach no agent.
 pub(crate) const SESSION: &str = "berthold-session-";
+/// The page's half of a session, which reaches none either.
+const PAGE: HeaderName = HeaderName::from_static("berthold-page");
 /// Which brokers a request has come through, by their ids.
 const PASSAGE: HeaderName = HeaderName::from_static("berthold-preview");
 /// How often a request may come through one broker.
@@ -18,6 +22,15 @@ const PASSAGES: usize = 8;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// What else proxies say of who asks, and under which name; servers believe it.
+const SAID_OF_PEERS: [HeaderName; 6] = [
+    FORWARDED,
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-forwarded-ssl"),
+];
 /// What concerns one connection alone even if `Connection` does not name it.
 const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
@@ -59,8 +72,13 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, keeps_upgrade: bool) {
     }
 }
 
-/// Takes the page's session out of the cookies. HTTP/2 sends several headers where HTTP/1 wants one (RFC 9113, section 8.2.3).
-pub(super) fn strip_session(headers: &mut HeaderMap) {
+/// Takes out what lets its sender use the broker: both halves of a session of the page, and the broker's `token`. Of cookies HTTP/2
+/// sends several headers where HTTP/1 wants one (RFC 9113, section 8.2.3).
+pub(super) fn strip_session(headers: &mut HeaderMap, token: &str) {
+    headers.remove(PAGE);
+    if headers.get(AUTHORIZATION).is_some_and(|value| is_bearer(value, token)) {
+        headers.remove(AUTHORIZATION);
+    }
     if !headers.contains_key(COOKIE) {
         return;
     }
@@ -75,6 +93,13 @@ pub(super) fn strip_session(headers: &mut HeaderMap) {
     {
         headers.insert(COOKIE, kept);
     }
+}
+
+fn is_bearer(authorization: &HeaderValue, token: &str) -> bool {
+    let given = authorization.to_str().ok().and_then(|value| value.split_once(' '));
+    given.is_some_and(|(scheme, given)| {
+        scheme.eq_ignore_ascii_case("bearer") && given.trim().as_bytes().ct_eq(token.as_bytes()).into()
+    })
 }
 
 /// The host that the request was sent to, with its port: of HTTP/2 it is in the URI.
@@ -93,6 +118,11 @@ pub(super) fn localhost(port: u16) -> HeaderValue {
 /// from elsewhere anyone could have said it.
 pub(super) fn add_forwarded(headers: &mut HeaderMap, peer: IpAddr, host: &HeaderValue, proto: &'static str) {
     let is_trusted = peer.is_loopback();
+    if !is_trusted {
+        for name in SAID_OF_PEERS {
+            headers.remove(name);
+        }
+    }
     // Some proxies add a line of their own.
     let before = headers.get_all(FORWARDED_FOR).iter().filter(|_| is_trusted);
     let mut path: Vec<String> =
@@ -200,15 +230,27 @@ mod tests {
     #[test]
     fn a_session_reaches_no_agent_and_its_cookies_stay_its_own() {
         let mut headers = map(&[("cookie", "a=1; berthold-session-01ab=secret; b=2")]);
-        strip_session(&mut headers);
+        strip_session(&mut headers, "token");
         assert_eq!(headers, map(&[("cookie", "a=1; b=2")]));
         let mut headers = map(&[("cookie", "berthold-session-01ab=secret")]);
-        strip_session(&mut headers);
+        strip_session(&mut headers, "token");
         assert!(headers.is_empty());
         let raw = HeaderValue::from_bytes(b"berthold-session-01ab=secret; name=J\xc3\xb8rgen").unwrap();
         headers.insert(COOKIE, raw);
-        strip_session(&mut headers);
+        strip_session(&mut headers, "token");
         assert_eq!(headers[COOKIE].as_bytes(), b"name=J\xc3\xb8rgen");
+        let mut headers = map(&[("berthold-page", "half"), ("authorization", "bearer  token")]);
+        strip_session(&mut headers, "token");
+        assert!(headers.is_empty(), "{headers:?}");
+        for own in ["Bearer another", "Basic token", "token"] {
+            let mut headers = map(&[("authorization", own)]);
+            strip_session(&mut headers, "token");
+            assert_eq!(
+                headers,
+                map(&[("authorization", own)]),
+                "an agent's server may have a token of its own"
+            );
+        }
         for (set, kept) in [
             ("a=1; Domain=localhost; Path=/", "a=1; Path=/"),
             ("domain=shop; Path=/; HttpOnly", "domain=shop; Path=/; HttpOnly"),
@@ -261,6 +303,12 @@ mod tests {
         let mut headers = map(&[("x-forwarded-for", "192.0.2.1"), ("x-forwarded-for", "192.0.2.2")]);
         add_forwarded(&mut headers, [127, 0, 0, 1].into(), &host, "http");
         assert_eq!(headers["x-forwarded-for"], "192.0.2.1, 192.0.2.2, 127.0.0.1");
+        let said = [("forwarded", "for=192.0.2.1"), ("x-real-ip", "192.0.2.1")];
+        let mut headers = map(&said);
+        add_forwarded(&mut headers, [127, 0, 0, 1].into(), &host, "http");
+        assert!(said.iter().all(|(name, value)| headers[*name] == *value), "a proxy of this host said so");
+        add_forwarded(&mut headers, [198, 51, 100, 7].into(), &host, "http");
+        assert!(!said.iter().any(|(name, _)| headers.contains_key(*name)), "{headers:?}");
         let mut headers = map(&[("x-forwarded-for", "192.0.2.1"), ("x-forwarded-host", "evil.example")]);
         let host = HeaderValue::from_static("a-dev.example.com");
         add_forwarded(&mut headers, [198, 51, 100, 7].into(), &host, "https");

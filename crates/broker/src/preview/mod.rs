@@ -65,17 +65,18 @@ const IDLE: Duration = Duration::from_secs(4);
 /// Passes requests on to agents.
 pub(crate) struct Previews {
     core: Arc<Core>,
+    token: String,
     /// The broker's id, as it stands in requests that have come through it.
     mark: Option<HeaderValue>,
     connections: Arc<Connections>,
 }
 
 impl Previews {
-    /// Previews with no more connections to agents than there are `places`.
-    pub(crate) fn new(core: Arc<Core>, places: Places) -> Self {
+    /// Previews with no more connections to agents than there are `places`. The broker's `token` reaches no agent.
+    pub(crate) fn new(core: Arc<Core>, places: Places, token: String) -> Self {
         let connections = Arc::new(Connections::new(places));
         let mark = HeaderValue::from_str(&core.id).ok();
-        Self { core, mark, connections }
+        Self { core, token, mark, connections }
     }
 
     /// What is meant by a host name; none if it is no preview's.
@@ -183,12 +184,17 @@ impl Previews {
         let own_scheme = || self.core.listen.as_ref().map_or("http", crate::listen::Address::scheme);
         let proto = public.unwrap_or_else(own_scheme);
         let upgrade = Upgrade::wanted(request);
+        if request.method() == Method::CONNECT {
+            let said = "CONNECT leads nowhere from a preview".to_owned();
+            let hint = "use an HTTP request, or a WebSocket".to_owned();
+            return Err(instead(Notice { status: StatusCode::NOT_IMPLEMENTED, said, hint, passes: false }));
+        }
         // To a server itself goes the path alone (RFC 9112, section 3.2.1).
         *request.uri_mut() = request.uri().path_and_query().cloned().map_or_else(Uri::default, Uri::from);
         *request.version_mut() = Version::HTTP_11;
         let headers = request.headers_mut();
         headers::strip_hop_by_hop(headers, matches!(upgrade, Some(Upgrade { of_stream: false, .. })));
-        headers::strip_session(headers);
+        headers::strip_session(headers, &self.token);
         headers::add_forwarded(headers, peer, &host, proto);
         if let Some(mark) = &self.mark {
             headers::mark_passage(headers, mark.clone());

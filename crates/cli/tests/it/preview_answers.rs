@@ -286,3 +286,13 @@ fn a_websocket_that_its_server_resets_ends() {
     });
     eventually("nothing is taken of its client any more", || socket.write_all(b"ping").is_err());
 }
+
+/// A preview is no way to other hosts.
+#[test]
+fn a_tunnel_is_refused() {
+    let stage = Stage::new("");
+    stage.serve(0, |head, _| panic!("{head}"));
+    let name = stage.name("a");
+    let told = stage.ask(&[&format!("CONNECT {name} HTTP/1.1"), &format!("Host: {name}")]);
+    assert!(told.starts_with("HTTP/1.1 501") && told.contains("CONNECT"), "{told}");
+}
