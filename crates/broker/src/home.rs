@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 pub struct Home {
     state: PathBuf,
     socket: PathBuf,
-    settings: Vec<PathBuf>,
+    settings: PathBuf,
+    project: Option<PathBuf>,
 }
 
 /// There is nowhere to keep anything.
@@ -45,7 +46,8 @@ impl Home {
         let sockets = absolute("XDG_RUNTIME_DIR").map_or_else(|| state.clone(), |path| path.join("berthold"));
         Ok(Self {
             socket: sockets.join("broker.sock"),
-            settings: vec![config.join("settings.yaml"), working_directory.join(".berthold/settings.yaml")],
+            settings: config.join("settings.yaml"),
+            project: Some(working_directory.join(".berthold/settings.yaml")),
             state,
         })
     }
@@ -55,7 +57,8 @@ impl Home {
         Self {
             state: directory.to_owned(),
             socket: directory.join("broker.sock"),
-            settings: vec![directory.join("settings.yaml")],
+            settings: directory.join("settings.yaml"),
+            project: None,
         }
     }
 
@@ -69,9 +72,14 @@ impl Home {
         &self.socket
     }
 
-    /// The settings files that are read if they are there, the weakest first.
-    pub fn settings(&self) -> &[PathBuf] {
+    /// The user's settings file, which is read if it is there.
+    pub fn settings(&self) -> &Path {
         &self.settings
+    }
+
+    /// The settings file of the project in whose directory the command was started, which goes before the user's if it is there.
+    pub fn project_settings(&self) -> Option<&Path> {
+        self.project.as_deref()
     }
 
     /// The ledger.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The lock of a home, or of a socket; whoever has it is its broker. It ends with the process, however that ends.
@@ -63,7 +63,8 @@ pub(crate) fn private_directory(path: &Path) -> Result<(), LockError> {
     })
 }
 
-/// The text of a file that is made, with `fresh`, where there is none. Only its owner can read it.
+/// The text of a file that is made, with `fresh`, where there is none. Only its owner can read it, also if a copy of the home has left it
+/// to others.
 pub(crate) fn kept_text(
     path: &Path,
     what: &'static str,
@@ -71,7 +72,10 @@ pub(crate) fn kept_text(
 ) -> Result<String, LockError> {
     let failed = |source| LockError::File { what, path: path.to_owned(), source };
     match fs::read_to_string(path) {
-        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+        Ok(text) if !text.trim().is_empty() => {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+            return Ok(text.trim().to_owned());
+        }
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
@@ -99,8 +103,6 @@ pub(crate) fn random_token() -> Result<String, getrandom::Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -123,6 +125,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("token");
         let first = kept_text(&path, "the token", || random_token().unwrap()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let again = kept_text(&path, "the token", || unreachable!("there is one")).unwrap();
         assert_eq!(first, again);
         assert_eq!(first.len(), 64);

@@ -1,7 +1,7 @@
 //! What every command works with: the output, the project, and the way to the broker.
 
 use std::env;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -76,9 +76,11 @@ impl Context {
         &self,
         overrides: Vec<(String, String)>,
     ) -> Result<settings::Loaded, CliError> {
+        let home = self.home()?;
         let sources = settings::Sources {
             explicit: self.settings_file.clone(),
-            layers: self.home()?.settings().to_vec(),
+            layers: vec![home.settings().to_owned()],
+            project: home.project_settings().map(Path::to_owned),
             environment: env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
                 .collect(),
@@ -89,7 +91,7 @@ impl Context {
 
     /// The broker, which is started in the background if it is the home's own and does not run.
     pub(crate) async fn client(&self) -> Result<Client, CliError> {
-        let client = self.client_as_it_is()?;
+        let client = self.client_as_it_is().await?;
         if self.names_a_broker() {
             return Ok(client);
         }
@@ -121,24 +123,36 @@ impl Context {
     }
 
     /// The broker, whether it runs or not.
-    pub(crate) fn client_as_it_is(&self) -> Result<Client, CliError> {
-        match &self.broker {
-            None => Ok(Client::new(Endpoint::Unix(self.home()?.socket().to_owned()), None)),
-            Some(endpoint @ Endpoint::Unix(_)) => Ok(Client::new(endpoint.clone(), None)),
-            Some(endpoint @ Endpoint::Tcp { host, .. }) => {
-                Ok(Client::new(endpoint.clone(), self.token(host)))
-            }
+    pub(crate) async fn client_as_it_is(&self) -> Result<Client, CliError> {
+        let Some(endpoint) = &self.broker else { return self.own_client() };
+        let Endpoint::Tcp { host, port } = endpoint else { return Ok(Client::new(endpoint.clone(), None)) };
+        let given = env::var("BERTHOLD_TOKEN").ok().filter(|token| !token.is_empty());
+        // Whatever listens on this host under a port may be anyone's, and is shown no token of the home. If it is the home's broker,
+        // that answers on its socket as well.
+        if given.is_none()
+            && is_loopback(host)
+            && let Ok(own) = self.own_client()
+            && own
+                .broker()
+                .await
+                .is_ok_and(|broker| broker.listen.as_deref().is_some_and(|it| is_at(it, *port)))
+        {
+            return Ok(own);
         }
+        // Without a token the broker itself says what is missing.
+        Ok(Client::new(endpoint.clone(), given.map(|token| token.trim().to_owned())))
     }
 
-    /// The token of `BERTHOLD_TOKEN`, else of the home. Without one the broker itself says what is missing.
-    ///
-    /// The home's token opens the home's broker, which another host is not: it is not shown to any.
-    fn token(&self, host: &str) -> Option<String> {
-        let given = env::var("BERTHOLD_TOKEN").ok().filter(|token| !token.is_empty());
-        let own = || std::fs::read_to_string(self.home().ok()?.token()).ok();
-        given.or_else(|| is_loopback(host).then(own)?).map(|token| token.trim().to_owned())
+    /// That of the home, on its socket.
+    fn own_client(&self) -> Result<Client, CliError> {
+        Ok(Client::new(Endpoint::Unix(self.home()?.socket().to_owned()), None))
     }
+}
+
+/// Whether the URL of a broker's API is that of this port, on the loopback or all addresses.
+fn is_at(url: &str, port: u16) -> bool {
+    let address = url.split_once("://").and_then(|(_, rest)| rest.parse::<SocketAddr>().ok());
+    address.is_some_and(|it| it.port() == port && (it.ip().is_loopback() || it.ip().is_unspecified()))
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -167,7 +181,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_home_s_token_is_for_this_host_alone() {
+    fn the_home_s_broker_is_known_by_where_it_listens() {
+        for url in ["http://127.0.0.1:9800", "https://0.0.0.0:9800", "http://[::1]:9800", "http://[::]:9800"]
+        {
+            assert!(is_at(url, 9800) && !is_at(url, 9801), "{url}");
+        }
+        assert!(!is_at("http://192.0.2.7:9800", 9800) && !is_at("none", 9800));
+    }
+
+    #[test]
+    fn what_is_on_this_host_is_known_by_its_name() {
         for host in ["localhost", "127.0.0.1", "127.8.0.1", "[::1]"] {
             assert!(is_loopback(host), "{host}");
         }

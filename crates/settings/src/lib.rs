@@ -20,6 +20,7 @@ mod keys;
 mod load;
 mod model;
 mod port_pool;
+mod project;
 mod read;
 mod shape;
 mod show;

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Problem, SettingsError};
+use crate::keys;
 use crate::model::Settings;
+use crate::project;
 use crate::read;
 use crate::shape::{ROOT, Shape};
 use crate::tree::{self, Entry, Node, Origin, Place, Value};
@@ -20,6 +22,8 @@ pub struct Sources {
     pub explicit: Option<PathBuf>,
     /// Files that are read if they are there, the weakest first.
     pub layers: Vec<PathBuf>,
+    /// The file of a project, which is read after them if it is there, and may not set everything: agents can write it.
+    pub project: Option<PathBuf>,
     /// The environment, in which `BERTHOLD_SERVER_…`, `BERTHOLD_RUNTIMES_…` and `BERTHOLD_TEMPLATES_…` are looked for.
     pub environment: Vec<(String, String)>,
     /// What flags set: key paths such as `server.broker.listen`, and their values. The strongest.
@@ -45,11 +49,19 @@ pub fn load(sources: &Sources) -> Result<Loaded, SettingsError> {
     let mut files = Vec::new();
     let nowhere = Arc::new(Origin::Flag { name: String::new(), text: String::new() });
     let mut root = Node { value: Value::Null, place: Place::start(&nowhere) };
-    let layers = sources.explicit.as_ref().map_or(sources.layers.as_slice(), std::slice::from_ref);
+    let layers: Vec<&PathBuf> = match &sources.explicit {
+        Some(file) => vec![file],
+        None => sources.layers.iter().chain(&sources.project).collect(),
+    };
     for path in layers {
         if let Some(text) = read_file(path, sources.explicit.is_some())? {
             let origin = Arc::new(Origin::File { path: path.clone(), text });
-            root = root.merge(tree::parse(&origin)?);
+            let layer = tree::parse(&origin)?;
+            if sources.explicit.is_none() && sources.project.as_ref() == Some(path) {
+                keys::check(&layer)?;
+                project::check(&layer)?;
+            }
+            root = root.merge(layer);
             files.push(path.clone());
         }
     }

@@ -64,10 +64,11 @@ impl FromStr for Endpoint {
                 ..wrong("the path after unix:// must be absolute")
             }),
             Some(("http", _)) => http(text).map_err(wrong),
-            Some(("https", rest)) => Err(EndpointError {
-                suggestion: Some(format!("http://{rest}")),
-                ..wrong("a broker speaks http; put TLS before it with a tunnel")
-            }),
+            // Its port may well speak TLS; without that the token would go there for everyone to read.
+            Some(("https", _)) => Err(wrong(
+                "this speaks plain http, which is for this host: bring the broker's port here with `ssh -L 9800:127.0.0.1:9800 HOST`, \
+                 and name http://127.0.0.1:9800",
+            )),
             Some(_) => Err(wrong("only http:// and unix:// are known, and paths of sockets")),
             None if text.is_empty() => Err(wrong("it is empty")),
             None if is_host_and_port(text) => Err(EndpointError {
@@ -135,7 +136,11 @@ mod tests {
         check("", "it is empty");
         check("127.0.0.1:9800", "an address starts with http:// (http://127.0.0.1:9800)");
         check("unix://b.sock", "the path after unix:// must be absolute (unix:///b.sock)");
-        check("https://h:1", "a broker speaks http; put TLS before it with a tunnel (http://h:1)");
+        check(
+            "https://h:1",
+            "this speaks plain http, which is for this host: bring the broker's port here with `ssh -L 9800:127.0.0.1:9800 HOST`, \
+             and name http://127.0.0.1:9800",
+        );
         check("ftp://h", "only http:// and unix:// are known, and paths of sockets");
         check("http://h:99999", "it is not a URL");
         check("http://h:1/v1", "a broker's URL has a host and a port and nothing more");

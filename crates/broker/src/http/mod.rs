@@ -21,6 +21,7 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use axum::{Extension, Router, middleware};
 use futures_util::future::join_all;
@@ -95,7 +96,7 @@ pub(crate) async fn serve(core: Arc<Core>, socket: UnixListener, listener: Optio
         host: host.map(pool::HostUrl::host),
     };
     let browsers = Router::new()
-        .route("/signin", post(sessions::sign_in))
+        .route("/signin", post(sessions::sign_in).layer(DefaultBodyLimit::max(sessions::LONGEST_TICKET)))
         .route("/signout", post(sessions::sign_out))
         .layer(Extension(sessions));
     let guarded = router

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use api::{Code, Problem, Session, SessionDocument, SignIn, SignedIn};
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, FromRequest, Request, State};
 use axum::http::header::{COOKIE, SET_COOKIE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use tokio::time::timeout;
 
 use super::problem::Refusal;
 use crate::clock;
@@ -33,6 +33,9 @@ use crate::preview::SESSION_COOKIE;
 const PAGE: &str = "berthold-page";
 /// How long a ticket can be handed in.
 const TICKET: Duration = Duration::from_secs(60);
+/// How long the request that hands it in may take, and how long it may be, in bytes.
+const HANDED_IN: Duration = Duration::from_secs(10);
+pub(super) const LONGEST_TICKET: usize = 1024;
 /// How many tickets there can be at a time; the oldest makes way.
 const TICKETS: usize = 64;
 /// How long a session holds.
@@ -160,12 +163,14 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(SessionDocument { session })))
 }
 
-/// Hands a ticket in, for a session in a cookie and in the page.
+/// Hands a ticket in, for a session in a cookie and in the page. Anyone may ask, so a request is short and soon there.
 pub(super) async fn sign_in(
     State(core): State<Arc<Core>>,
     Extension(sessions): Extension<Arc<Sessions>>,
-    body: Result<Json<SignIn>, JsonRejection>,
+    request: Request,
 ) -> Result<Response, Refusal> {
+    let slow = |_elapsed| Refusal::new(Code::InvalidRequest, "the ticket has not come in time");
+    let body = timeout(HANDED_IN, Json::<SignIn>::from_request(request, &())).await.map_err(slow)?;
     let Json(SignIn { ticket }) = body?;
     if !sessions.redeem(&ticket, Instant::now()) {
         return Err(Refusal::new(Code::Unauthorized, "this link has been used, or is older than a minute")

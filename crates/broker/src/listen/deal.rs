@@ -51,11 +51,11 @@ impl Listener {
                 (sender, Share { dealt, tls: self.tls.clone() })
             })
             .unzip();
-        (shares, deal(self.tcp, senders, limit))
+        (shares, deal(self.tcp, self.twin, senders, limit))
     }
 }
 
-async fn deal(tcp: TcpListener, shares: Vec<Sender<Taken>>, limit: usize) {
+async fn deal(tcp: TcpListener, twin: Option<TcpListener>, shares: Vec<Sender<Taken>>, limit: usize) {
     let places = Places::new(limit);
     let mut told: Option<Instant> = None;
     for share in shares.iter().cycle() {
@@ -73,7 +73,7 @@ async fn deal(tcp: TcpListener, shares: Vec<Sender<Taken>>, limit: usize) {
                 place
             }
         };
-        let (stream, peer) = accepted(&tcp).await;
+        let (stream, peer) = accepted(&tcp, twin.as_ref()).await;
         // Whoever serves them ends with the broker, and so does this.
         if share.send(Taken { stream, peer, place }).await.is_err() {
             return;
@@ -81,9 +81,17 @@ async fn deal(tcp: TcpListener, shares: Vec<Sender<Taken>>, limit: usize) {
     }
 }
 
-async fn accepted(tcp: &TcpListener) -> (std::net::TcpStream, IpAddr) {
+async fn accepted(tcp: &TcpListener, twin: Option<&TcpListener>) -> (std::net::TcpStream, IpAddr) {
+    let next = || async {
+        let Some(twin) = twin else { return tcp.accept().await };
+        // Taking one is cancel-safe.
+        tokio::select! {
+            taken = tcp.accept() => taken,
+            taken = twin.accept() => taken,
+        }
+    };
     loop {
-        let taken = match tcp.accept().await {
+        let taken = match next().await {
             Ok((stream, peer)) => {
                 // What cannot be had only costs time.
                 if let Err(error) = set_options(&stream) {

@@ -37,7 +37,7 @@ enum Action {
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<(), CliError> {
-    let client = context.client_as_it_is()?;
+    let client = context.client_as_it_is().await?;
     match arguments.action {
         Action::Status => status(&client, context).await,
         Action::Stop => stop(&client, context).await,

@@ -1,4 +1,8 @@
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 
 use api::{Agent, AgentState, Code, Label};
@@ -37,24 +41,57 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<(), CliError> {
     let Some(name) = &arguments.name else {
         let session = context.client().await?.session().await?;
-        return shown(&session.url, arguments.print, context);
+        return shown(&session.url, context, |url| {
+            if !arguments.print {
+                browse_unseen(url, context);
+            }
+        });
     };
     let key = context.agent(name)?;
     let agent = context.client().await?.agent(key.project.as_str(), key.name.as_str()).await?;
     let url =
         if arguments.preview { preview(&agent, &arguments.label) } else { url(&agent, &arguments.label) };
-    shown(url?, arguments.print, context)
+    shown(url?, context, |url| {
+        if !arguments.print {
+            browse(OsStr::new(url));
+        }
+    })
 }
 
-fn shown(url: &str, only_print: bool, context: &Context) -> Result<(), CliError> {
+fn shown(url: &str, context: &Context, then: impl FnOnce(&str)) -> Result<(), CliError> {
     match context.output.is_json() {
         true => context.output.document(&json!({ "url": url }))?,
         false => context.output.print(url)?,
     }
-    if !only_print {
-        browse(url);
-    }
+    then(url);
     Ok(())
+}
+
+/// Opens a URL that lets one in. Every user of the host sees what programs are started with (proc(5), `/proc/PID/cmdline`), so it is
+/// handed over in a file that only this one can read.
+fn browse_unseen(url: &str, context: &Context) {
+    let handed = context.home().map_err(|error| error.body().message).and_then(|home| {
+        let path = home.state().join("open.html");
+        // One of an earlier time may be there, whose link has been used or is too old.
+        drop(fs::remove_file(&path));
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(&path);
+        let written = file.and_then(|mut file| file.write_all(redirection(url).as_bytes()));
+        written.map(|()| path).map_err(|error| error.to_string())
+    });
+    match handed {
+        Ok(path) => browse(path.as_os_str()),
+        Err(error) => context.output.warn(&format!("no browser was opened: {error}")),
+    }
+}
+
+/// A page that leads on to `url`.
+fn redirection(url: &str) -> String {
+    let url = url.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
+    format!(
+        "<!doctype html><meta charset=\"utf-8\"><meta name=\"referrer\" content=\"no-referrer\">\
+         <meta http-equiv=\"refresh\" content=\"0; url={url}\"><title>Berthold</title><a href=\"{url}\">Berthold</a>\n"
+    )
 }
 
 fn url<'a>(agent: &'a Agent, label: &str) -> Result<&'a str, CliError> {
@@ -90,8 +127,8 @@ fn of_port<'a>(
         .with_hint(format!("it has {}", labels.join(", "))))
 }
 
-/// Opens `url` if there is something to open it with; it was printed in any case.
-fn browse(url: &str) {
+/// Opens a URL or a page if there is something to open it with; the URL was printed in any case.
+fn browse(what: &OsStr) {
     let has_display =
         ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|variable| std::env::var_os(variable).is_some());
     let opener = match cfg!(target_os = "macos") {
@@ -100,7 +137,7 @@ fn browse(url: &str) {
         false => return,
     };
     let mut command = Command::new(opener);
-    drop(command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn());
+    drop(command.arg(what).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn());
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -44,7 +44,12 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<(), CliErr
             let result = json!({ "valid": true, "files": files, "variables": variables });
             match output.is_json() {
                 true => output.document(&json!({ "settings": result })),
-                false => output.print(&shown(&files, &variables, context.home()?.settings())),
+                false => {
+                    let home = context.home()?;
+                    let looked_for = [Some(home.settings()), home.project_settings()];
+                    let looked_for = looked_for.into_iter().flatten().map(Path::to_owned).collect::<Vec<_>>();
+                    output.print(&shown(&files, &variables, &looked_for))
+                }
             }
         }
     }

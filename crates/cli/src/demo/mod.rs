@@ -161,7 +161,7 @@ async fn clean_up(
 /// The range of the broker that this user has apart from the demo, if one runs. Its agents may have ports on which they do not
 /// listen yet, so that they cannot be seen.
 async fn range_of_other_broker(context: &Context) -> Option<PortRange> {
-    let client = context.client_as_it_is().ok()?;
+    let client = context.client_as_it_is().await.ok()?;
     client.ready().await.ok()?;
     client.pool(false).await.ok()?.range.parse().ok()
 }

@@ -263,12 +263,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("settings.yaml");
         fs::write(&path, text).unwrap();
-        let sources = settings::Sources {
-            explicit: Some(path),
-            layers: Vec::new(),
-            environment: Vec::new(),
-            overrides: Vec::new(),
-        };
+        let sources = settings::Sources { explicit: Some(path), ..settings::Sources::default() };
         settings::load(&sources).unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 

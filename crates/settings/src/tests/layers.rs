@@ -101,3 +101,53 @@ fn layers_are_merged_by_key_and_the_stronger_wins() {
     hint: ask for fewer ports, or widen the range
     ");
 }
+
+/// Agents can write it, who have the directory of the project mounted.
+#[test]
+fn a_project_s_file_sets_what_stays_within_its_agents() {
+    let directory = tempfile::tempdir().unwrap();
+    let project = directory.path().join("project.yaml");
+    let load_it = |text: &str| {
+        fs::write(&project, text).unwrap();
+        load(&Sources { project: Some(project.clone()), ..Sources::default() })
+    };
+    let right = "server: { broker: { stop_timeout: 1s, port_pool: { range: 8000-8009, env_aliases: { PORT: A } } } }\n\
+                 templates: { web: { image: 'node:22', env: { A: b }, runtime: docker, volumes: ['cache-1.2:/cache'], network: back } }\n";
+    let loaded = load_it(right).unwrap();
+    assert_eq!(loaded.settings.templates["web"].volumes, ["cache-1.2:/cache"]);
+    assert_eq!(loaded.files.first(), Some(&project));
+    for (text, key) in [
+        ("server: { broker: { listen: '0.0.0.0:9800' } }", "server.broker.listen"),
+        ("server: { broker: { default_runtime: process } }", "server.broker.default_runtime"),
+        ("server: { broker: { tls: { key: /k, certificate: /c } } }", "server.broker.tls"),
+        (
+            "server: { broker: { port_pool: { host_url: 'https://evil.example' } } }",
+            "server.broker.port_pool.host_url",
+        ),
+        (
+            "server: { broker: { port_pool: { bind_address: 0.0.0.0 } } }",
+            "server.broker.port_pool.bind_address",
+        ),
+        ("runtimes: { docker: { host: 'tcp://192.0.2.7' } }", "runtimes"),
+        ("templates: { web: { runtime: process } }", "templates.web.runtime"),
+        ("templates: { web: { workspace: / } }", "templates.web.workspace"),
+        ("templates: { web: { network: host } }", "templates.web.network"),
+        ("templates: { web: { network: 'container:db' } }", "templates.web.network"),
+        ("templates: { web: { volumes: ['a:/a', '/:/host'] } }", "templates.web.volumes"),
+    ] {
+        assert_eq!(load_it(text).unwrap_err().key().as_deref(), Some(key), "{text}");
+        let named =
+            Sources { explicit: Some(project.clone()), project: Some(project.clone()), ..Sources::default() };
+        assert!(load(&named).is_ok(), "whoever names it trusts it: {text}");
+    }
+    let result = load_it("server:\n  broker:\n    listen: none\n");
+    assert_snapshot!(shown(result, directory.path()), @"
+    project.yaml:3:5: `server.broker.listen` is not for a project to set, whose files agents can write
+      |
+    3 |     listen: none
+      |     ^^^^^^
+    hint: write it in your own settings, ~/.config/berthold/settings.yaml; or trust this file and name it with `--settings FILE`
+    ");
+    let unknown = load_it("server: { brokr: 1 }").unwrap_err();
+    assert!(unknown.to_string().contains("there is no key `brokr`"), "{unknown}");
+}
