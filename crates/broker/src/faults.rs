@@ -222,6 +222,10 @@ impl Runtime for Faulty {
         self.0.prepare_image(image, progress).await
     }
 
+    fn check(&self, spec: &Spec) -> Result<(), RuntimeError> {
+        self.0.check(spec)
+    }
+
     async fn create(&self, spec: &Spec) -> Result<Created, RuntimeError> {
         if let Some(Fault { kind: Kind::Occupied, at, .. }) = FAULT.get()
             && spec.publish.iter().any(|it| u64::from(it.host) == *at)

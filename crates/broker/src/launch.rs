@@ -29,7 +29,7 @@ const LOG_LINES: usize = 20;
 pub(crate) struct Failure {
     pub(crate) error: OperationError,
     /// Whether the runtime may have created something.
-    touched: bool,
+    pub(crate) touched: bool,
     /// Whether the runtime did not say what became of the creation, which may so come about later.
     unanswered: bool,
     /// Set if the engine refused a port; with its number if it was named.
@@ -156,7 +156,8 @@ impl Core {
         record.ports().first().filter(|_| lacking.is_empty()).and_then(of).map(|it| it.address.to_string())
     }
 
-    fn runtime_spec(
+    /// What the runtime is to run for this agent, with the lease that it has.
+    pub(crate) fn runtime_spec(
         &self,
         runtime: &dyn Runtime,
         record: &AgentRecord,

@@ -300,6 +300,12 @@ impl Core {
                     }
                 }
             }
+            if let (false, Some(AgentRecord { runtime, engine, spec: Some(spec), .. })) =
+                (failure.touched, prior)
+            {
+                // What was refused whole has never been the agent.
+                record = AgentRecord { runtime, engine, spec: Some(spec), ..record };
+            }
             self.fail(record, before, failure.error.to_string()).await;
             return Err(failure.error);
         }

@@ -8,6 +8,7 @@ use runtime::Runtime;
 
 use crate::core::Core;
 use crate::error::{OperationError, shown};
+use crate::lifecycle::runtime_error;
 use crate::model::{AgentRecord, AgentSpec};
 use crate::spec;
 
@@ -77,6 +78,9 @@ impl Core {
             spec.workspace.clone_from(&request.directory);
         }
         check_for_runtime(key, runtime.as_ref(), &spec)?;
+        let agent = AgentRecord::new(key.clone(), runtime.name().to_owned());
+        let wanted = self.runtime_spec(runtime.as_ref(), &agent, &spec)?;
+        runtime.check(&wanted).map_err(|source| runtime_error(&agent, source))?;
         Ok(Plan { runtime, spec })
     }
 }

@@ -83,6 +83,14 @@ pub trait Runtime: Send + Sync {
     /// [`ErrorKind::Image`] with the registry's reason.
     async fn prepare_image(&self, image: &str, progress: &dyn Progress) -> Result<(), RuntimeError>;
 
+    /// What it certainly cannot do of this, told without doing or asking anything.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`], with what to leave out as the hint.
+    fn check(&self, _spec: &Spec) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     /// Creates the agent without starting it.
     ///
     /// # Errors

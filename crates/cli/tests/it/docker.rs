@@ -167,6 +167,22 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
     assert_eq!(host.agent("c")["ports"], json!({ "A": host.port(0), "B": host.port(1) }));
 }
 
+/// What was refused whole has never been the agent: a start that only names it still means what it meant.
+#[test]
+fn a_start_that_is_refused_leaves_what_the_agent_is() {
+    needs_docker!();
+    let (host, image) = (Host::started(4), image());
+    host.ok(&idle_agent("dev", &image));
+    let before = host.agent("dev");
+    host.ok(&["stop", "dev"]);
+    let arguments = ["start", "dev", "--rm", "--runtime", "docker", "--image", "localhost/no-such-image:1"];
+    assert_eq!(host.error(6, &arguments)["code"], "runtime_failed");
+    let refused = host.agent("dev");
+    assert_eq!((&refused["state"], &refused["image"]), (&json!("failed"), &json!(image)));
+    let started = host.json(&["start", "dev"])["agent"].clone();
+    assert_eq!((&started["image"], &started["ports"]), (&json!(image), &before["ports"]));
+}
+
 #[test]
 fn an_agent_that_was_removed_behind_the_brokers_back_comes_back_with_its_ports() {
     needs_docker!();

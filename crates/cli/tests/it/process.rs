@@ -149,3 +149,33 @@ fn a_process_starts_in_the_directory_of_the_caller() {
     assert_eq!(started("here", &[]), real);
     assert_eq!(started("there", &["-w", "/"]), "/");
 }
+
+/// What a process cannot be is refused before it takes the place of what the agent was.
+#[test]
+fn what_no_process_can_be_leaves_the_agent_as_it_was() {
+    let host = Host::started(6);
+    host.ok(&process_agent("dev"));
+    host.ok(&["stop", "dev"]);
+    let stopped = host.agent("dev");
+    for (asked, names, hint) in [
+        (["--image", "busybox"], "images", "--image"),
+        (["-v", "/tmp:/x"], "volumes", "files where they are"),
+        (["--network", "none"], "networks of its own (`none`)", "--network"),
+        (["--network", "mine"], "networks of its own (`mine`)", "--network"),
+        (["-i", "-t"], "terminal or input", "berthold run"),
+    ] {
+        for name in ["dev", "fresh"] {
+            let arguments =
+                [&["start", name, "--runtime", "process"], &asked[..], &["--", "sleep", "1"]].concat();
+            let error = host.error(2, &arguments);
+            assert_eq!(error["code"], "unsupported", "{error}");
+            assert!(error["message"].as_str().unwrap().contains(names), "{error}");
+            assert!(error["hint"].as_str().unwrap().contains(hint), "{error}");
+        }
+    }
+    assert_eq!(host.agent("dev"), stopped);
+    assert_eq!(host.error(3, &["show", "fresh"])["code"], "no_such_agent");
+    assert_eq!(host.json(&["start", "dev"])["agent"]["state"], "running");
+    assert_eq!(host.json(&["restart", "dev"])["agent"]["command"], stopped["command"]);
+    host.ok(&process_agent("fresh"));
+}

@@ -192,6 +192,10 @@ impl Runtime for AppleContainer {
         })
     }
 
+    fn check(&self, spec: &Spec) -> Result<(), RuntimeError> {
+        arguments::create(spec).map(drop)
+    }
+
     async fn create(&self, spec: &Spec) -> Result<Created, RuntimeError> {
         let arguments = arguments::create(spec)?;
         let image = spec.image.as_deref().unwrap_or_default();

@@ -116,6 +116,10 @@ impl Runtime for Processes {
         .await
     }
 
+    fn check(&self, spec: &Spec) -> Result<(), RuntimeError> {
+        check(spec)
+    }
+
     async fn prepare_image(&self, image: &str, _progress: &dyn Progress) -> Result<(), RuntimeError> {
         Err(unsupported(&format!("images ({image})")))
     }
@@ -236,21 +240,7 @@ fn agent(spec: &Spec) -> Result<AgentRecord, RuntimeError> {
     if !folder::is_name(&spec.name) {
         return invalid(format!("{:?} cannot be the name of a process agent", spec.name));
     }
-    if let Some(image) = &spec.image {
-        return Err(unsupported(&format!("images ({image})")));
-    }
-    if let Some(volume) = spec.volumes.first() {
-        return Err(unsupported(&format!("volumes ({}:{})", volume.source, volume.target))
-            .hint("a process sees the host's files where they are"));
-    }
-    if spec.console != Console::default() {
-        return Err(unsupported("terminal or input for an agent").hint(NO_CONSOLE));
-    }
-    match &spec.network {
-        Network::Default | Network::Host => {}
-        Network::None => return Err(unsupported("the network `none`")),
-        Network::Named(name) => return Err(unsupported(&format!("networks (`{name}`)"))),
-    }
+    check(spec)?;
     if spec.command.is_empty() {
         let message = format!("{} has no command", spec.name);
         return Err(
@@ -280,6 +270,28 @@ fn agent(spec: &Spec) -> Result<AgentRecord, RuntimeError> {
         workdir,
         publish: publish.iter().map(published_record).collect(),
     })
+}
+
+/// What cannot be done here of the specification.
+fn check(spec: &Spec) -> Result<(), RuntimeError> {
+    if let Some(image) = &spec.image {
+        let hint = "leave out `--image`, or a template that has one";
+        return Err(unsupported(&format!("images ({image})")).hint(hint));
+    }
+    if let Some(volume) = spec.volumes.first() {
+        return Err(unsupported(&format!("volumes ({}:{})", volume.source, volume.target))
+            .hint("a process sees the host's files where they are"));
+    }
+    if spec.console != Console::default() {
+        return Err(unsupported("terminal or input for an agent").hint(NO_CONSOLE));
+    }
+    let network = match &spec.network {
+        Network::Default | Network::Host => return Ok(()),
+        Network::None => "none",
+        Network::Named(name) => name,
+    };
+    let hint = "leave out `--network`: a process has the host's";
+    Err(unsupported(&format!("networks of its own (`{network}`)")).hint(hint))
 }
 
 fn check_variables(variables: &[(String, String)]) -> Result<(), RuntimeError> {
