@@ -1,15 +1,19 @@
 //! What a start request means: which runtime, and what to run, with everything checked before anything is done.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use api::StartRequest;
 use pool::AgentKey;
 use runtime::Runtime;
+use settings::RuntimeName;
 
 use crate::core::Core;
 use crate::error::{OperationError, shown};
 use crate::lifecycle::runtime_error;
 use crate::model::{AgentRecord, AgentSpec};
+use crate::runtimes::Locality;
 use crate::spec;
 
 /// What to run, and by what.
@@ -83,6 +87,39 @@ impl Core {
         runtime.check(&wanted).map_err(|source| runtime_error(&agent, source))?;
         Ok(Plan { runtime, spec })
     }
+
+    /// Sees to it that what is to be mounted is there, as far as that can be told from here, before anything is done for it.
+    ///
+    /// # Errors
+    /// [`OperationError::Invalid`], naming the first that is not.
+    pub(crate) fn check_sources(
+        &self,
+        runtime: &dyn Runtime,
+        spec: &AgentSpec,
+    ) -> Result<(), OperationError> {
+        let name = runtime.name();
+        // What another host has cannot be seen from here, nor what the nodes of a cluster have.
+        let is_here =
+            self.runtimes.locality(name) == Locality::Local && name != RuntimeName::Kubernetes.as_str();
+        if !runtime.needs_image() || !is_here {
+            return Ok(());
+        }
+        let mounts = spec::mounts(spec, true)?;
+        match mounts.iter().map(|mount| mount.source.as_str()).find(|source| is_missing(Path::new(source))) {
+            None => Ok(()),
+            Some(source) => {
+                let hint = format!("make it with `mkdir -p {source}`, or write the name of a volume");
+                Err(spec::invalid(format!("{source} is to be mounted and is not there"), Some(hint)))
+            }
+        }
+    }
+}
+
+/// Whether there is certainly nothing under this path. What an engine in a virtual machine offers of its own, such as its socket, is
+/// nowhere else; it is under `/run`.
+fn is_missing(source: &Path) -> bool {
+    let is_of_host = source.is_absolute() && !source.starts_with("/run") && !source.starts_with("/var/run");
+    is_of_host && source.metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 fn check_for_runtime(key: &AgentKey, runtime: &dyn Runtime, spec: &AgentSpec) -> Result<(), OperationError> {

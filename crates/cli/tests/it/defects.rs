@@ -64,7 +64,7 @@ fn hundreds_of_starts_on_docker_leave_the_leases_of_what_runs() {
                     "--runtime",
                     "docker",
                     "-v",
-                    "/no/such/directory:/x",
+                    "/run/no/such/directory:/x",
                     "--",
                     "true",
                 ];

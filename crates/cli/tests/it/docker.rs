@@ -183,6 +183,32 @@ fn a_start_that_is_refused_leaves_what_the_agent_is() {
     assert_eq!((&started["image"], &started["ports"]), (&json!(image), &before["ports"]));
 }
 
+/// What is not there to be mounted is told before anything is stopped for it.
+#[test]
+fn a_missing_source_of_a_mount_stops_nothing() {
+    needs_docker!();
+    let (host, image) = (Host::started(4), image());
+    let source = host.path("source");
+    let volume = format!("{}:/x", source.display());
+    let refused = |arguments: &[&str]| {
+        let error = host.error(2, arguments);
+        assert!(error["message"].as_str().unwrap().contains("source is to be mounted"), "{error}");
+        assert!(error["hint"].as_str().unwrap().contains("mkdir -p"), "{error}");
+    };
+    host.ok(&idle_agent("dev", &image));
+    let running = host.agent("dev");
+    refused(&["start", "dev", "--replace", "-v", &volume]);
+    assert_eq!(host.agent("dev"), running);
+    refused(&["start", "new", "--runtime", "docker", "--image", &image, "-v", &volume]);
+    std::fs::create_dir(&source).unwrap();
+    host.ok(&["start", "dev", "--replace", "-v", &volume]);
+    let running = host.agent("dev");
+    std::fs::remove_dir(&source).unwrap();
+    refused(&["restart", "dev"]);
+    assert_eq!(host.agent("dev"), running);
+    host.ok(&["start", "dev"]);
+}
+
 #[test]
 fn an_agent_that_was_removed_behind_the_brokers_back_comes_back_with_its_ports() {
     needs_docker!();
