@@ -30,13 +30,16 @@ pub(crate) struct Context {
 impl Context {
     /// Makes sense of what was typed.
     pub(crate) fn new(output: Arc<Output>, global: &Global) -> Result<Self, CliError> {
+        let directory = env::current_dir()
+            .map_err(|source| CliError::io("the working directory cannot be told", source))?;
+        let settings_file = global.settings.as_ref().filter(|path| !path.as_os_str().is_empty());
         Ok(Self {
             output,
             project: names::project(global.project.as_deref())?,
             broker: global.broker.as_deref().filter(|text| !text.is_empty()).map(endpoint).transpose()?,
-            settings_file: global.settings.clone().filter(|path| !path.as_os_str().is_empty()),
-            directory: env::current_dir()
-                .map_err(|source| CliError::io("the working directory cannot be told", source))?,
+            // A broker that is started with it works elsewhere.
+            settings_file: settings_file.map(|path| directory.join(path)),
+            directory,
         })
     }
 
@@ -109,16 +112,24 @@ impl Context {
                 Ok(client)
             }
             Ok(()) => {
-                if let Some(file) = &self.settings_file {
-                    self.output.warn(&format!(
-                        "the broker runs already, with its own settings: {} is not looked at (end it first with `berthold broker stop`)",
-                        file.display()
-                    ));
-                }
+                self.warn_of_other_settings(&client).await;
                 Ok(client)
             }
             // The call itself meets the same trouble, and says more.
             Err(_) => Ok(client),
+        }
+    }
+
+    /// Warns of settings that were typed and are not those with which the broker runs.
+    async fn warn_of_other_settings(&self, client: &Client) {
+        let Some(file) = &self.settings_file else { return };
+        // What keeps it from telling is met by the call itself as well.
+        let Ok(broker) = client.broker_alone().await else { return };
+        if !are_same_files(std::slice::from_ref(file), &broker.settings) {
+            self.output.warn(&format!(
+                "the broker runs already, with its own settings: {} is not looked at (end it first with `berthold broker stop`)",
+                file.display()
+            ));
         }
     }
 
@@ -132,10 +143,8 @@ impl Context {
         if given.is_none()
             && is_loopback(host)
             && let Ok(own) = self.own_client()
-            && own
-                .broker()
-                .await
-                .is_ok_and(|broker| broker.listen.as_deref().is_some_and(|it| is_at(it, *port)))
+            && let Ok(broker) = own.broker_alone().await
+            && broker.listen.is_some_and(|it| is_at(&it, *port))
         {
             return Ok(own);
         }
@@ -153,6 +162,12 @@ impl Context {
 fn is_at(url: &str, port: u16) -> bool {
     let address = url.split_once("://").and_then(|(_, rest)| rest.parse::<SocketAddr>().ok());
     address.is_some_and(|it| it.port() == port && (it.ip().is_loopback() || it.ip().is_unspecified()))
+}
+
+/// Whether the settings files of this command are those that a broker read.
+pub(crate) fn are_same_files(ours: &[PathBuf], read: &[String]) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    ours.iter().map(|path| real(path)).eq(read.iter().map(|path| real(Path::new(path))))
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -86,6 +86,15 @@ impl Client {
         Ok(self.document::<BrokerDocument>(&call).await?.broker)
     }
 
+    /// How the broker itself is. No runtime is asked for that, and none is in the answer.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub async fn broker_alone(&self) -> Result<Broker, ClientError> {
+        let call = Call::new(Method::GET, &["v1", "broker"]).query("runtimes", "false");
+        Ok(self.document::<BrokerDocument>(&call).await?.broker)
+    }
+
     /// Asks the broker to end. It answers before it has ended.
     ///
     /// # Errors

@@ -41,15 +41,33 @@ pub(super) async fn pool(
     Ok(Json(PoolDocument { pool }))
 }
 
+/// How much of the broker is wanted.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Looked {
+    /// How its runtimes are, for which each of them is asked. Without it none is shown.
+    #[serde(default = "yes")]
+    runtimes: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
 /// The broker: where it is, what it runs with, and how its runtimes are.
-#[utoipa::path(get, path = "/v1/broker", tag = "broker", responses((status = 200, body = BrokerDocument)))]
-pub(super) async fn broker(State(core): State<Arc<Core>>) -> Json<BrokerDocument> {
-    let runtimes = core.runtimes.statuses().await;
+#[utoipa::path(get, path = "/v1/broker", tag = "broker", params(Looked),
+    responses((status = 200, body = BrokerDocument), (status = 400, body = Problem)))]
+pub(super) async fn broker(
+    State(core): State<Arc<Core>>,
+    looked: Result<Query<Looked>, QueryRejection>,
+) -> Result<Json<BrokerDocument>, Refusal> {
+    let Query(looked) = looked?;
+    let runtimes = if looked.runtimes { core.runtimes.statuses().await } else { Vec::new() };
     let default_runtime = core.runtimes.default_of(&runtimes);
     let mut warnings = changed_settings(&core);
     let state = core.state();
     warnings.extend(view::warnings(&state.warnings));
-    Json(BrokerDocument {
+    Ok(Json(BrokerDocument {
         broker: api::Broker {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             id: core.id.clone(),
@@ -74,7 +92,7 @@ pub(super) async fn broker(State(core): State<Arc<Core>>) -> Json<BrokerDocument
             templates: core.settings.templates.keys().cloned().collect(),
             warnings,
         },
-    })
+    }))
 }
 
 /// What to say of settings files that are no longer what was read.

@@ -1,10 +1,11 @@
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use api::{Broker, Pool};
 use owo_colors::{AnsiColors, OwoColorize};
 use serde_json::{Value, json};
 
-use crate::context::Context;
+use crate::context::{Context, are_same_files};
 use crate::error::CliError;
 
 /// Say what works here, and what would have to be done for the rest
@@ -81,11 +82,15 @@ impl Check {
 pub(crate) async fn run(context: &Context) -> Result<ExitCode, CliError> {
     let mut checks = Vec::new();
     // Another host's broker has settings of its own.
-    if !context.names_a_broker() {
-        checks.push(settings(context));
-    }
+    let loaded = (!context.names_a_broker()).then(|| context.load_settings(Vec::new()));
+    checks.extend(loaded.as_ref().map(settings));
     match looked_at(context).await {
-        Ok((broker, pool)) => checks.extend(found(&broker, &pool)),
+        Ok((broker, pool)) => {
+            if let Some(Ok(loaded)) = &loaded {
+                checks.extend(other_settings(&loaded.files, &broker));
+            }
+            checks.extend(found(&broker, &pool));
+        }
         Err(error) => checks.push(Check::failed("broker", &error)),
     }
     let is_healthy = checks.iter().all(|check| check.state != State::Failed);
@@ -101,8 +106,8 @@ async fn looked_at(context: &Context) -> Result<(Broker, Pool), CliError> {
     Ok((client.broker().await?, client.pool(false).await?))
 }
 
-fn settings(context: &Context) -> Check {
-    match context.load_settings(Vec::new()) {
+fn settings(loaded: &Result<settings::Loaded, CliError>) -> Check {
+    match loaded {
         Ok(loaded) if loaded.files.is_empty() => {
             Check::new("settings", State::Ok, "there is no file, so the defaults hold")
         }
@@ -110,8 +115,21 @@ fn settings(context: &Context) -> Check {
             let files: Vec<String> = loaded.files.iter().map(|file| file.display().to_string()).collect();
             Check::new("settings", State::Ok, files.join(", "))
         }
-        Err(error) => Check::failed("settings", &error),
+        Err(error) => Check::failed("settings", error),
     }
+}
+
+/// That the broker was started with other settings than these, if it was.
+fn other_settings(ours: &[PathBuf], broker: &Broker) -> Option<Check> {
+    if are_same_files(ours, &broker.settings) {
+        return None;
+    }
+    let read = if broker.settings.is_empty() { "none".to_owned() } else { broker.settings.join(", ") };
+    let detail = format!("the broker that runs has read others: {read}");
+    Some(
+        Check::new("settings", State::Warning, detail)
+            .hint("`berthold broker stop` has the next one read these"),
+    )
 }
 
 /// What a broker that answers tells.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -169,6 +170,40 @@ fn a_command_starts_the_broker_where_none_answers() {
     let done = host.run(&["broker", "status"]);
     assert_eq!(done.code, 5, "{done:?}");
     host.ok(&["broker", "stop"]);
+}
+
+/// Settings that are typed are those of the broker that a command starts; later commands are told only where they mean others.
+#[test]
+fn only_other_settings_than_the_brokers_own_are_warned_of() {
+    let host = Host::with_pool(4);
+    let pool = format!("{}-{}", host.port(0), host.port(3));
+    for name in ["alt.yaml", "other.yaml"] {
+        let text = format!("server: {{ broker: {{ listen: none, port_pool: {{ range: \"{pool}\" }} }} }}\n");
+        fs::write(host.path(name), text).unwrap();
+    }
+    let below = host.path("below");
+    fs::create_dir(&below).unwrap();
+    let list = |settings: &str, directory: &Path| {
+        let mut command = host.command();
+        command.args(["list"]).env("BERTHOLD_SETTINGS", settings).current_dir(directory);
+        String::from_utf8(command.stdin(Stdio::null()).output().unwrap().stderr).unwrap()
+    };
+    let started = list("../alt.yaml", &below);
+    assert!(started.contains("started a broker"), "{started}");
+    for (settings, directory) in [("../alt.yaml", &below), ("alt.yaml", &host.path("."))] {
+        let said = list(settings, directory);
+        assert!(!said.contains("not looked at"), "{said}");
+    }
+    let said = list("other.yaml", &host.path("."));
+    assert!(said.contains("other.yaml is not looked at"), "{said}");
+    let checks = host.json(&["doctor"])["doctor"]["checks"].clone();
+    let other =
+        checks.as_array().unwrap().iter().find(|it| it["name"] == "settings" && it["state"] == "warning");
+    assert!(other.unwrap()["detail"].as_str().unwrap().contains("alt.yaml"), "{checks}");
+    host.ok(&["broker", "stop"]);
+    host.ok(&["list"]);
+    let checks = host.json(&["doctor"])["doctor"]["checks"].to_string();
+    assert!(!checks.contains("has read others"), "{checks}");
 }
 
 #[test]
