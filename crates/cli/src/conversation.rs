@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::detach_keys::DetachKeys;
 use crate::error::CliError;
 use crate::output::Output;
+use crate::signals::EndSignals;
 use crate::terminal::{self, RawMode};
 
 /// What is passed on.
@@ -30,6 +31,8 @@ pub(crate) enum Ended {
     Exited(i64),
     /// The person left.
     Detached,
+    /// A signal asked this side for an end, while it had the terminal.
+    Signalled(SignalKind),
 }
 
 /// Where the output goes.
@@ -69,18 +72,19 @@ pub(crate) async fn converse(
     manner: Manner,
     sink: &mut Sink<'_>,
 ) -> Result<Ended, CliError> {
-    let _raw = match manner.stdin && manner.terminal {
-        true => RawMode::enter().map_err(|source| CliError::io("the terminal cannot be taken", source))?,
-        false => None,
-    };
+    let taken = |source| CliError::io("the terminal cannot be taken", source);
+    let raw = if manner.stdin && manner.terminal { RawMode::enter().map_err(taken)? } else { None };
+    // Without a terminal to give back they end this process as they end any.
+    let mut signals = raw.is_some().then(EndSignals::listen).transpose().map_err(taken)?;
     let (mut to_broker, mut from_broker) = connection.split();
     let forward = forward(&mut to_broker, manner);
     let mut forward = std::pin::pin!(forward);
     let mut forwards = true;
     loop {
-        // Both branches are cancel-safe: the forwarding is pinned outside, and the stream keeps what has come.
+        // All branches are cancel-safe: the forwarding is pinned outside, the stream keeps what has come, and so do the signals.
         let frame = tokio::select! {
             frame = from_broker.next() => frame,
+            Some(kind) = next(&mut signals) => return Ok(Ended::Signalled(kind)),
             forwarded = &mut forward, if forwards => {
                 if let Ok(Forwarded::Detached) = forwarded {
                     return Ok(Ended::Detached);
@@ -107,6 +111,11 @@ pub(crate) async fn converse(
     }
 }
 
+/// The next signal; none if they are not listened to.
+async fn next(signals: &mut Option<EndSignals>) -> Option<SignalKind> {
+    Some(signals.as_mut()?.next().await)
+}
+
 /// Why nothing more is passed on.
 enum Forwarded {
     /// There is nothing more.
@@ -123,7 +132,9 @@ async fn forward(
     let mut resized = signal(SignalKind::window_change())?;
     let mut input = stdin();
     let mut buffer = BytesMut::with_capacity(MAX_PAYLOAD.min(64 << 10));
-    if !manner.stdin && !manner.terminal {
+    // Where nothing is shown in a terminal there is no size.
+    let has_size = manner.terminal && terminal::is_there();
+    if !manner.stdin && !has_size {
         return Ok(Forwarded::All);
     }
     loop {
@@ -152,7 +163,7 @@ async fn forward(
                     continue;
                 }
             },
-            Some(()) = resized.recv(), if manner.terminal => Frame::Resize(terminal::size()),
+            Some(()) = resized.recv(), if has_size => Frame::Resize(terminal::size()),
             else => return Ok(Forwarded::All),
         };
         to_broker.send(frame).await?;

@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::conversation::{Ended, Manner, Sink, converse, exit_code};
 use crate::detach_keys::DetachKeys;
 use crate::error::CliError;
-use crate::terminal;
+use crate::{signals, terminal};
 
 /// Have an agent's own input and output in this terminal
 ///
@@ -61,7 +61,7 @@ pub(crate) async fn run(arguments: Arguments, context: &Context) -> Result<ExitC
     }
     let manner = Manner {
         stdin: attached.stdin,
-        terminal: attached.terminal && terminal::is_there(),
+        terminal: attached.terminal,
         detach_keys: (is_typed && attached.terminal).then_some(arguments.detach_keys),
     };
     match converse(connection, manner, &mut Sink::Passed(output)).await? {
@@ -70,5 +70,6 @@ pub(crate) async fn run(arguments: Arguments, context: &Context) -> Result<ExitC
             output.say(&format!("left {key}, which goes on"));
             Ok(ExitCode::SUCCESS)
         }
+        Ended::Signalled(kind) => Ok(signals::exit_code(kind).into()),
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::conversation::{Ended, Kept, Manner, Sink, converse, exit_code};
 use crate::error::CliError;
-use crate::terminal;
+use crate::{signals, terminal};
 
 /// Run one more command beside an agent
 ///
@@ -63,8 +63,10 @@ pub(crate) async fn run(arguments: Arguments, context: &Context) -> Result<ExitC
     };
     let mut sink = if output.is_json() { Sink::Kept(Kept::default()) } else { Sink::Passed(output) };
     let manner = Manner { stdin: request.stdin, terminal: request.terminal.is_some(), detach_keys: None };
-    let Ended::Exited(code) = converse(connection, manner, &mut sink).await? else {
-        return Ok(ExitCode::SUCCESS);
+    let code = match converse(connection, manner, &mut sink).await? {
+        Ended::Exited(code) => code,
+        Ended::Signalled(kind) => return Ok(signals::exit_code(kind).into()),
+        Ended::Detached => return Ok(ExitCode::SUCCESS),
     };
     if let Sink::Kept(kept) = sink {
         output.document(&document(&kept, code))?;

@@ -295,6 +295,14 @@ fn an_attached_terminal_resizes_and_can_be_left(subject: &Subject, host: &mut Ho
     typist.types("\x10\x11");
     typist.sees("which goes on");
     assert_eq!(typist.code(), 0);
+    // Where its output goes elsewhere, keys are keys all the same.
+    let piped = host.command_of("sh");
+    let mut typist = Typist::start_program(&piped, &["-c", "\"$0\" attach dev | cat", BERTHOLD], (100, 30));
+    typist.sees("leave with ctrl-p ctrl-q");
+    eventually("the terminal is taken", || typist.is_raw());
+    typist.types("\x10\x11");
+    typist.sees("which goes on");
+    assert_eq!(typist.code(), 0);
     assert_eq!(host.agent("dev")["state"], "running");
     let mut typist = Typist::start(host, &["attach", "dev"], (100, 30));
     typist.types("echo $WORD-$WORD; exit 7\n");

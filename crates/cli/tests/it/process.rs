@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::process::Stdio;
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::*;
+use crate::typist::Typist;
 
 #[test]
 fn a_process_has_its_ports_and_is_reached_on_them() {
@@ -178,4 +180,24 @@ fn what_no_process_can_be_leaves_the_agent_as_it_was() {
     assert_eq!(host.json(&["start", "dev"])["agent"]["state"], "running");
     assert_eq!(host.json(&["restart", "dev"])["agent"]["command"], stopped["command"]);
     host.ok(&process_agent("fresh"));
+}
+
+/// Whoever ends it, the person has the terminal back as it was.
+#[test]
+fn a_signal_gives_the_terminal_back() {
+    let host = Host::started(4);
+    host.ok(&process_agent("dev"));
+    for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
+        let mut typist = Typist::start(
+            &host,
+            &["exec", "-it", "dev", "--", "sh", "-c", "echo here; sleep 100000"],
+            (80, 24),
+        );
+        typist.sees("here");
+        eventually("the terminal is taken", || typist.is_raw());
+        typist.signal(signal);
+        let ended = typist.ends();
+        assert!(!typist.is_raw(), "after {signal:?}");
+        assert_eq!(ended, code);
+    }
 }

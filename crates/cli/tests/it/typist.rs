@@ -8,8 +8,9 @@ use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal};
 use rustix::pty::OpenptFlags;
-use rustix::termios::Winsize;
+use rustix::termios::{LocalModes, Winsize};
 
 use crate::support::*;
 
@@ -22,6 +23,11 @@ pub(crate) struct Typist {
 impl Typist {
     /// Starts `berthold` with `arguments` in a new terminal of so many columns and rows.
     pub(crate) fn start(host: &Host, arguments: &[&str], size: (u16, u16)) -> Self {
+        Self::start_program(&host.command(), arguments, size)
+    }
+
+    /// The same with a program that may be another.
+    pub(crate) fn start_program(plain: &Command, arguments: &[&str], size: (u16, u16)) -> Self {
         let ours =
             rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         rustix::pty::grantpt(&ours).unwrap();
@@ -33,7 +39,6 @@ impl Typist {
         let ours: File = ours.into();
         set_size(&ours, size);
         // Whose terminal it is gets told of its sizes.
-        let plain = host.command();
         let mut command = Command::new("setsid");
         command.args(["--ctty", "--wait"]).arg(plain.get_program()).args(plain.get_args()).args(arguments);
         for (name, value) in plain.get_envs() {
@@ -72,9 +77,23 @@ impl Typist {
         eventually_or(&format!("`{text}` is on the screen"), || self.shown().contains(text), || self.shown());
     }
 
+    /// Whether keys are passed on as they are typed, and not line by line.
+    pub(crate) fn is_raw(&self) -> bool {
+        !rustix::termios::tcgetattr(&self.ours).unwrap().local_modes.contains(LocalModes::ICANON)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
     /// Waits for the command's end; its exit code.
     pub(crate) fn code(mut self) -> i32 {
-        self.child.wait().unwrap().code().unwrap()
+        self.ends()
+    }
+
+    /// The same, with the terminal still there.
+    pub(crate) fn ends(&mut self) -> i32 {
+        self.child.wait().unwrap().code().unwrap_or(-1)
     }
 }
 
