@@ -10,8 +10,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::{Stream, StreamExt};
-use runtime::{ErrorKind, LogRequest, Output};
+use futures_util::{Stream, StreamExt, stream};
+use runtime::{ErrorKind, LogRequest, Output, RuntimeError};
 use serde::Deserialize;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
@@ -54,14 +54,23 @@ pub(super) async fn logs(
     let id = record.container.clone().ok_or_else(nothing_left)?;
     let runtime = core.runtime_of(&record)?;
     let request = LogRequest { tail: wanted.tail, follow: wanted.follow };
-    let stream = runtime.logs(&id, &request).await;
-    let stream = stream.map_err(|source| match source.kind {
+    let log = runtime.logs(&id, &request).await;
+    let log = log.map_err(|source| match source.kind {
         ErrorKind::NotFound => nothing_left(),
         _ => runtime_error(&record, source),
     })?;
-    let bytes = stream.map(|output| output.map(|(Output::Stdout(bytes) | Output::Stderr(bytes))| bytes));
+    let bytes = log.map(|output| output.map(|(Output::Stdout(bytes) | Output::Stderr(bytes))| bytes));
     let until_the_end = bytes.take_until(core.shutdown.clone().cancelled_owned());
-    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], Body::from_stream(until_the_end)).into_response())
+    let shutdown = core.shutdown.clone();
+    // A log that is followed and just ends is taken for that of an agent that has ended: one that the broker ends is broken off.
+    let broken_off = stream::once(async move { wanted.follow && shutdown.is_cancelled() });
+    let broken_off = broken_off.filter_map(async |is_so| is_so.then_some(Err(ended())));
+    let body = Body::from_stream(until_the_end.chain(broken_off));
+    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
+}
+
+fn ended() -> RuntimeError {
+    RuntimeError::new(ErrorKind::Unreachable, "the broker is being shut down")
 }
 
 /// Every change of an agent, lease or port, as server-sent events.

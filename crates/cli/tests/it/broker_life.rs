@@ -206,6 +206,28 @@ fn only_other_settings_than_the_brokers_own_are_warned_of() {
     assert!(!checks.contains("has read others"), "{checks}");
 }
 
+/// Who follows a log is told that it was not the agent that ended.
+#[test]
+fn a_log_that_is_followed_breaks_off_with_the_broker() {
+    let mut host = Host::started(4);
+    host.ok(&["start", "dev", "--runtime", "process", "--", "sh", "-c", "echo here; sleep 100000"]);
+    let pipe = Stdio::piped;
+    let mut command = host.command();
+    let mut child = command.args(["logs", "-f", "dev"]).stdout(pipe()).stderr(pipe()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "here");
+    host.stop_broker();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(said.contains("error: "), "{said}");
+    host.serve();
+    // Its own end is one.
+    let child = host.command().args(["logs", "-f", "dev"]).stdout(pipe()).spawn().unwrap();
+    host.ok(&["stop", "dev", "-t", "0s"]);
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+}
+
 #[test]
 fn wrong_settings_keep_the_broker_from_starting() {
     let host =
