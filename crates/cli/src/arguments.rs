@@ -10,6 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 use crate::commands::Command;
+use crate::duration;
 use crate::output::Output;
 
 const STYLES: Styles = Styles::styled()
@@ -113,7 +114,7 @@ pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Argumen
         .try_get_matches_from(&typed)
         .and_then(|matches| Arguments::from_arg_matches(&matches));
     parsed.map_err(|mut error| {
-        if let Some(tip) = missing_dashes(&error, &typed) {
+        if let Some(tip) = tip(&error, &typed) {
             error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
         }
         let exit_code = u8::try_from(error.exit_code()).unwrap_or(2);
@@ -128,14 +129,61 @@ pub(crate) fn parse(typed: impl IntoIterator<Item = OsString>) -> Result<Argumen
     })
 }
 
-/// What to say of a command that stands where it is not expected, as it would with Docker.
-fn missing_dashes(error: &clap::Error, typed: &[OsString]) -> Option<String> {
-    let takes_command =
-        ["start", "exec", "run"].iter().find(|name| typed.iter().any(|word| word == *name))?;
-    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
-    let is_word = error.kind() == ErrorKind::UnknownArgument && !word.starts_with('-');
-    (is_word && !typed.iter().any(|word| word == "--"))
-        .then(|| format!("put `--` before the command: `berthold {takes_command} … -- {word} …`"))
+/// What to say of a word that stands where it is not expected, as it may with Docker.
+fn tip(error: &clap::Error, typed: &[OsString]) -> Option<String> {
+    let words: Vec<&str> = typed.iter().skip(1).map(|word| word.to_str().unwrap_or_default()).collect();
+    if words.contains(&"--") {
+        return None;
+    }
+    let mut command = Arguments::command();
+    command.build();
+    let (name, rest) = first_word(&command, &words)?;
+    let command = command.find_subcommand(name)?;
+    let stray = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) if error.kind() == ErrorKind::UnknownArgument => word.as_str(),
+        // What was taken for the name of its lease is the command.
+        _ if error.kind() == ErrorKind::MissingRequiredArgument && name == "run" => {
+            first_word(command, rest)?.0
+        }
+        _ => return None,
+    };
+    let is_duration = duration::parse(stray).is_ok() && rest.windows(2).any(|pair| pair == ["--wait", stray]);
+    if is_duration && command.get_arguments().any(|argument| argument.get_long() == Some("wait")) {
+        return Some(format!("write `--wait={stray}`"));
+    }
+    let takes_command = ["start", "exec", "run"].contains(&name) && !stray.starts_with('-');
+    let before = if error.kind() == ErrorKind::UnknownArgument { " …" } else { "" };
+    takes_command.then(|| format!("put `--` before the command: `berthold {name}{before} -- {stray} …`"))
+}
+
+/// The first word that is neither a flag of `command` nor the value of one, and what follows it.
+fn first_word<'a, 'b>(command: &clap::Command, words: &'b [&'a str]) -> Option<(&'a str, &'b [&'a str])> {
+    let mut rest = words;
+    while let [word, following @ ..] = rest {
+        let takes_next = match word.strip_prefix('-') {
+            None => return Some((word, following)),
+            Some(flag) => takes_next(command, flag),
+        };
+        rest = if takes_next { following.get(1..)? } else { following };
+    }
+    None
+}
+
+/// Whether the word after the flag, which is without its first dash, is the flag's value.
+fn takes_next(command: &clap::Command, flag: &str) -> bool {
+    let takes_value =
+        |argument: &clap::Arg| argument.get_action().takes_values() && !argument.is_require_equals_set();
+    if let Some(long) = flag.strip_prefix('-') {
+        let argument = command.get_arguments().find(|argument| argument.get_long() == Some(long));
+        return argument.is_some_and(takes_value);
+    }
+    // In several short flags at once, a value ends them: it is what is left of the word, or else the next one.
+    let mut letters = flag.chars();
+    let value = letters.find(|letter| {
+        let argument = command.get_arguments().find(|argument| argument.get_short() == Some(*letter));
+        argument.is_some_and(takes_value)
+    });
+    value.is_some() && letters.as_str().is_empty()
 }
 
 /// Whether `--json` was typed, in a command line that could not be read.
@@ -166,6 +214,12 @@ mod tests {
 
     fn parsed(words: &str) -> Result<Arguments, clap::Error> {
         Arguments::try_parse_from(["berthold"].into_iter().chain(words.split_whitespace()))
+    }
+
+    fn tipped(words: &str) -> Option<String> {
+        let typed: Vec<OsString> =
+            ["berthold"].into_iter().chain(words.split(' ')).map(OsString::from).collect();
+        tip(&Arguments::try_parse_from(&typed).expect_err("the words are wrong"), &typed)
     }
 
     fn refused(words: &str) -> String {
@@ -217,6 +271,31 @@ mod tests {
         insta::assert_snapshot!(refused("run dev ls"), @"unexpected argument 'ls' found (`berthold --help` shows what can be typed)");
         insta::assert_snapshot!(refused("exec dev ls"), @"unexpected argument 'ls' found (`berthold --help` shows what can be typed)");
         insta::assert_snapshot!(refused("start dev --wait=soon"), @"invalid value 'soon' for '--wait[=<DURATION>]': a duration is written like 30s, 1m30s or 500ms (`berthold --help` shows what can be typed)");
+    }
+
+    #[test]
+    fn a_word_that_stands_where_it_is_not_expected_is_told_its_place() {
+        let dashes = |shown: &str| Some(format!("put `--` before the command: `berthold {shown} …`"));
+        assert_eq!(tipped("start dev --image i npm run"), dashes("start … -- npm"));
+        assert_eq!(tipped("--project start --json exec -it dev ls"), dashes("exec … -- ls"));
+        assert_eq!(tipped("run dev ls"), dashes("run … -- ls"));
+        assert_eq!(tipped("run ls"), dashes("run -- ls"));
+        assert_eq!(tipped("run -n 2 -qeA=1 -e B ls"), dashes("run -- ls"));
+        assert_eq!(tipped("start dev --image i --wait npm"), dashes("start … -- npm"));
+        for command in ["start dev --image i", "restart dev"] {
+            assert_eq!(tipped(&format!("{command} --wait 5s")), Some("write `--wait=5s`".to_owned()));
+        }
+        for words in [
+            "lease run 3",
+            "show start x",
+            "--project run show dev x",
+            "start dev --imag i",
+            "run",
+            "exec dev",
+            "run dev --",
+        ] {
+            assert_eq!(tipped(words), None, "{words}");
+        }
     }
 
     #[test]
