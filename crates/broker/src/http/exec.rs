@@ -17,7 +17,9 @@ use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use pool::{AgentKey, environment};
-use runtime::{Attached, Observed, ObservedState, Output, Runtime, Streams, TerminalSize};
+use runtime::{
+    Attached, ErrorKind, Observed, ObservedState, Output, Runtime, RuntimeError, Streams, TerminalSize,
+};
 use tokio::sync::mpsc;
 use tokio_util::codec::Framed;
 
@@ -47,8 +49,9 @@ pub(super) async fn exec(
     let upgrade = upgrade(&mut request)?;
     let Json(wanted) = Json::<ExecRequest>::from_request(request, &()).await?;
     let (record, id, runtime) = running(&core, key)?;
-    let failed = |source| runtime_error(&record, source);
-    let Attached { streams, exit } = runtime.exec(&id, &meant(wanted)?).await.map_err(failed)?;
+    let wanted = meant(wanted)?;
+    let failed = |source| runtime_error(&record, without_directory(source, &wanted));
+    let Attached { streams, exit } = runtime.exec(&id, &wanted).await.map_err(failed)?;
     let exit = async { exit.await.map_err(|error| error.to_string()) };
     converse(&core, upgrade, streams, exit);
     switching(&[])
@@ -164,6 +167,19 @@ fn meant(request: ExecRequest) -> Result<runtime::ExecRequest, OperationError> {
         stdin: request.stdin,
         terminal: request.terminal.map(|size| TerminalSize { columns: size.columns, rows: size.rows }),
     })
+}
+
+/// The error of a command that cannot run where it is to run, which is as one that cannot be run at all: nothing is wrong with the
+/// request itself.
+fn without_directory(error: RuntimeError, wanted: &runtime::ExecRequest) -> RuntimeError {
+    let directory = wanted.workdir.as_ref().map(|directory| directory.display().to_string());
+    match directory.filter(|it| error.kind == ErrorKind::Invalid && error.message.contains(it.as_str())) {
+        Some(directory) => {
+            let message = format!("no command can run in {directory}, which is no directory inside");
+            RuntimeError::new(ErrorKind::Command, message)
+        }
+        None => error,
+    }
 }
 
 /// Carries frames both ways until the streams have ended and all that came of them was sent, and with what they ended.

@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::context::Context;
 use crate::conversation::{Ended, Kept, Manner, Sink, converse, exit_code};
 use crate::error::CliError;
+use crate::start_request::Surroundings;
 use crate::{signals, terminal};
 
 /// Run one more command beside an agent
@@ -27,8 +28,8 @@ pub(crate) struct Arguments {
     /// Give the command a terminal
     #[arg(short, long = "tty")]
     terminal: bool,
-    /// A further variable
-    #[arg(short, long, value_name = "NAME=VALUE")]
+    /// A further variable; without a value, that of your own environment
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
     /// The directory inside in which it runs
     #[arg(short, long, value_name = "DIR")]
@@ -45,9 +46,12 @@ pub(crate) async fn run(arguments: Arguments, context: &Context) -> Result<ExitC
         return Err(CliError::usage("a conversation is not one JSON document")
             .with_hint("leave out -i and -t, or --json"));
     }
+    let variable = |name: &str| std::env::var(name).ok();
+    let around = Surroundings { directory: context.directory(), variable: &variable };
+    let pair = |text: &String| around.env(text).map(|(name, value)| format!("{name}={value}"));
     let request = ExecRequest {
         command: arguments.command,
-        env: arguments.env,
+        env: arguments.env.iter().map(pair).collect::<Result<_, _>>()?,
         workdir: arguments.workdir,
         stdin: arguments.interactive,
         terminal: arguments.terminal.then(terminal::size),

@@ -201,3 +201,29 @@ fn a_signal_gives_the_terminal_back() {
         assert_eq!(ended, code);
     }
 }
+
+/// As with `start` and `run`, and with Docker.
+#[test]
+fn a_variable_without_a_value_has_that_of_ones_own() {
+    let host = Host::started(4);
+    host.ok(&process_agent("dev"));
+    let exec = |more: &[&str]| {
+        let arguments = [&["exec", "dev"], more, &["--", "sh", "-c", "echo $COLOUR"]].concat();
+        host.command().args(arguments).env("COLOUR", "red").stdin(Stdio::null()).output().unwrap()
+    };
+    assert_eq!(exec(&["-e", "COLOUR"]).stdout, b"red\n");
+    assert_eq!(exec(&["-e", "COLOUR=blue"]).stdout, b"blue\n");
+    let unset = exec(&["-e", "NO_SUCH_VARIABLE"]);
+    let said = String::from_utf8_lossy(&unset.stderr);
+    assert!(unset.status.code() == Some(2) && said.contains("is not set"), "{said}");
+}
+
+/// What keeps a command from running is told apart from how a command ends.
+#[test]
+fn a_command_that_has_nowhere_to_run_is_one_that_cannot_be_run() {
+    let host = Host::started(4);
+    host.ok(&process_agent("dev"));
+    let error = host.error(126, &["exec", "-w", "/no/such/directory", "dev", "--", "pwd"]);
+    assert_eq!(error["code"], "start_failed", "{error}");
+    assert!(error["message"].as_str().unwrap().contains("/no/such/directory"), "{error}");
+}
