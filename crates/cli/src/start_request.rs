@@ -101,7 +101,9 @@ impl Surroundings<'_> {
                 CliError::usage(format!("the volume `{text}` is not of the form SRC:DST or SRC:DST:ro"))
                     .with_hint("SRC is a path of the host or the name of a volume, DST the path inside")
             })?;
-        if !source.starts_with(['.', '~']) {
+        // No name of a volume has a slash in it.
+        let is_relative = source.starts_with(['.', '~']) || source.contains('/') && !source.starts_with('/');
+        if !is_relative {
             return Ok(text.to_owned());
         }
         Ok(format!("{}:{rest}", self.text(&self.absolute(Path::new(source))?)?))
@@ -219,6 +221,8 @@ mod tests {
         let volume = |text: &str| nowhere(&["dev", "-v", text]).map(|request| request.volumes[0].clone());
         assert_eq!(volume("./src:/src:ro"), Ok("/nowhere/here/src:/src:ro".into()));
         assert_eq!(volume("~/src:/src"), Ok("/home/me/src:/src".into()));
+        assert_eq!(volume("src/app:/x"), Ok("/nowhere/here/src/app:/x".into()));
+        assert_eq!(volume("link/:/x"), Ok("/nowhere/here/link:/x".into()));
         assert_eq!(volume("/abs:/x"), Ok("/abs:/x".into()));
         assert_eq!(volume("named:/x"), Ok("named:/x".into()));
         insta::assert_snapshot!(volume("lonely").unwrap_err(), @"the volume `lonely` is not of the form SRC:DST or SRC:DST:ro (SRC is a path of the host or the name of a volume, DST the path inside)");
