@@ -189,7 +189,7 @@ impl Core {
                 tracing::warn!(agent = %key, error = %chain(&error), "it is forgotten by force, and nothing is known of it");
                 record
             }
-            ended => ended?,
+            ended => ended.map_err(|error| with_force(error, &key))?,
         };
         let ledger = |source| OperationError::Ledger { key: key.clone(), source };
         self.end_lease(record, Ending::Forget).await.map(Some).map_err(ledger)
@@ -435,6 +435,21 @@ impl Core {
         let nearest = spec::nearest(&key.to_string(), known.iter().map(String::as_str));
         OperationError::NoSuchAgent { key: key.clone(), nearest: nearest.and_then(|text| text.parse().ok()) }
     }
+}
+
+/// The error of a deletion, with what is left to do about an engine that will never answer again.
+fn with_force(mut error: OperationError, key: &AgentKey) -> OperationError {
+    if let OperationError::Runtime { source, .. } = &mut error
+        && source.kind == ErrorKind::Unreachable
+        && !source.hint.as_ref().is_some_and(|hint| hint.contains("--force"))
+    {
+        let others = source.hint.take().map(|hint| format!("{hint}; ")).unwrap_or_default();
+        source.hint = Some(format!(
+            "{others}if it is gone for good with all that it ran, `berthold delete {} --force` gives the ports back",
+            shown(key)
+        ));
+    }
+    error
 }
 
 pub(crate) fn runtime_error(record: &AgentRecord, source: RuntimeError) -> OperationError {

@@ -270,6 +270,7 @@ mod tests {
         insta::assert_snapshot!(refused("stop dev --all"), @"the argument '[NAME]...' cannot be used with '--all' (`berthold --help` shows what can be typed)");
         insta::assert_snapshot!(refused("run dev ls"), @"unexpected argument 'ls' found (`berthold --help` shows what can be typed)");
         insta::assert_snapshot!(refused("exec dev ls"), @"unexpected argument 'ls' found (`berthold --help` shows what can be typed)");
+        insta::assert_snapshot!(refused("logs dev -n -1"), @"invalid value '-1' for '--tail <N>': a number of lines is written like 20, or `all` (`berthold --help` shows what can be typed)");
         insta::assert_snapshot!(refused("start dev --wait=soon"), @"invalid value 'soon' for '--wait[=<DURATION>]': a duration is written like 30s, 1m30s or 500ms (`berthold --help` shows what can be typed)");
     }
 

@@ -1,4 +1,5 @@
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use futures_util::StreamExt;
 use serde_json::json;
@@ -24,9 +25,35 @@ pub(crate) struct Arguments {
     /// Go on with what it writes from now on, until it ends
     #[arg(short, long)]
     follow: bool,
-    /// Only the last N lines
-    #[arg(short = 'n', long, value_name = "N")]
-    tail: Option<usize>,
+    /// Only the last N lines, or `all`
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N",
+        default_value = "all",
+        hide_default_value = true,
+        allow_negative_numbers = true
+    )]
+    tail: Tail,
+}
+
+/// How much of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Tail {
+    All,
+    Lines(usize),
+}
+
+impl FromStr for Tail {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(lines) => Ok(Self::Lines(lines)),
+            Err(_) if text == "all" => Ok(Self::All),
+            Err(_) => Err("a number of lines is written like 20, or `all`"),
+        }
+    }
 }
 
 pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<ExitCode, CliError> {
@@ -38,7 +65,11 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<Exit
     }
     let client = context.client().await?;
     let (project, name) = (key.project.as_str(), key.name.as_str());
-    let mut log = client.logs(project, name, arguments.follow, arguments.tail).await?;
+    let tail = match arguments.tail {
+        Tail::All => None,
+        Tail::Lines(lines) => Some(lines),
+    };
+    let mut log = client.logs(project, name, arguments.follow, tail).await?;
     let mut whole = Vec::new();
     loop {
         // Both branches are cancel-safe: a piece of the log is either taken or still to come.
@@ -65,6 +96,14 @@ fn document(log: &[u8]) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_much_of_a_log_is_a_number_of_lines_or_all() {
+        assert_eq!("all".parse(), Ok(Tail::All));
+        assert_eq!("20".parse(), Ok(Tail::Lines(20)));
+        assert!("-1".parse::<Tail>().is_err());
+        assert!("some".parse::<Tail>().is_err());
+    }
 
     #[test]
     fn a_log_as_a_document_has_its_lines() {

@@ -419,6 +419,7 @@ fn exec_and_logs_are_those_of_the_agent() {
     ]);
     eventually("both lines are in the log", || host.ok(&["logs", "dev"]) == "one\ntwo\n");
     assert_eq!(host.ok(&["logs", "-n", "1", "dev"]), "two\n");
+    assert_eq!(host.ok(&["logs", "-n", "all", "dev"]), "one\ntwo\n");
     let error = host.error(126, &["exec", "-w", "/no/such/directory", "dev", "--", "pwd"]);
     assert_eq!(error["code"], "start_failed", "{error}");
     let done = host.run(&[

@@ -200,6 +200,11 @@ fn while_the_engine_is_out_of_reach_nothing_is_given_back() {
     assert_eq!((host.agent("dev"), host.leased()), (agent.clone(), leased.clone()), "{}", host.broker_log());
     let error = host.error(6, &["stop", "dev"]);
     assert_eq!(error["code"], "runtime_unreachable", "{error}");
+    for arguments in [["delete", "dev"], ["delete", "--all"]] {
+        let error = host.error(6, &arguments);
+        assert!(error["hint"].as_str().unwrap().contains("`berthold delete "), "{error}");
+        assert!(error["hint"].as_str().unwrap().contains("--force"), "{error}");
+    }
     assert_eq!(host.leased(), leased);
     host.ok(&["start", "other", "--runtime", "process", "--", "sleep", "100000"]);
     assert_eq!(host.agent("other")["ports"]["A"], host.port(2), "not one of those of dev");
