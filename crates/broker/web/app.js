@@ -1,6 +1,6 @@
 // The page: what is known of the broker, and what of it is shown.
 
-import { Refusal, agentPath, ask, call, follow, keepHalf } from "./broker.js";
+import { Refusal, agentPath, call, follow, keepHalf, onSignedIn } from "./broker.js";
 import { AgentTable, age, element, isLive, key, shownName } from "./agents.js";
 import { Detail } from "./detail.js";
 import { PortMap } from "./map.js";
@@ -23,6 +23,9 @@ function gathered(work, pause) {
 
 const showSoon = gathered(show, 30);
 const poolSoon = gathered(loadPool, 150);
+
+// The ticket that the address brings.
+const ticket = () => location.hash.match(/^#ticket=([0-9a-f]+)$/)?.[1];
 
 // The agent whose page is wanted.
 const shownAgent = () => location.hash.match(/^#\/agents\/([^/]+\/[^/]+)$/)?.[1];
@@ -95,9 +98,9 @@ let isLoaded = false;
 
 async function loadAll() {
   const since = (newer = new Map());
-  const answer = await call("GET", "/v1/agents").catch(signedOut);
+  const answer = await call("GET", "/v1/agents");
   // Another one was asked for meanwhile.
-  if (!answer || newer !== since) return;
+  if (newer !== since) return;
   newer = null;
   agents.clear();
   for (const agent of answer.agents) agents.set(key(agent), agent);
@@ -200,6 +203,8 @@ byId("start-dialog").querySelector("form").addEventListener("submit", async (eve
 
 byId("search").addEventListener("input", show);
 addEventListener("hashchange", (event) => {
+  // A link of `berthold open` in a page that is there already.
+  if (ticket()) return location.reload();
   const before = new URL(event.oldURL).hash.match(/^#\/agents\/(.+)$/)?.[1];
   show();
   // Who reads or types goes where what is shown has gone.
@@ -211,14 +216,14 @@ addEventListener("hashchange", (event) => {
 function begin() {
   byId("overview").hidden = false;
   follow({
-    onConnect: () => { told("live"); detail.missed(); loadAll(); },
+    onConnect: () => { told("live"); detail.missed(); },
+    onMissed: loadAll,
     onLost: () => told("connecting again"),
     onPaused: () => told("paused"),
     onSignedOut: () => askToSignIn(),
     onEvent: (event) => {
       if (event.event === "agent") take(key(event.agent), event.agent);
       if (event.event === "agent_deleted") take(key(event), null);
-      if (event.event === "missed") return loadAll();
       poolSoon();
       showSoon();
     },
@@ -228,14 +233,20 @@ function begin() {
   setInterval(() => !document.hidden && showSoon(), 1000);
 }
 
-const ticket = location.hash.match(/^#ticket=([0-9a-f]+)$/)?.[1];
-if (ticket) {
+// Hands in the ticket of the address, if there is one; why that did not do.
+async function signIn() {
+  const handedIn = ticket();
+  if (!handedIn) return null;
   // Out of the address bar and the history at once.
   history.replaceState(null, "", "/#/");
-  await call("POST", "/signin", { ticket }).then(({ page }) => keepHalf(page), (error) => askToSignIn(`${error.message}.`));
+  return call("POST", "/signin", { ticket: handedIn }).then(({ page }) => { keepHalf(page); }, (error) => `${error.message}.`);
 }
-if (byId("sign-in").hidden) {
-  const answer = await ask("/v1/agents").catch(() => null);
-  if (answer?.status === 401) askToSignIn();
-  else begin();
+
+onSignedIn(() => { if (!byId("sign-in").hidden) location.reload(); });
+const refused = await signIn();
+const error = await call("GET", "/v1/agents").then(() => null, (error) => error);
+if (error?.status === 401) askToSignIn(refused);
+else {
+  if (refused) problems.set("sign-in", refused);
+  begin();
 }

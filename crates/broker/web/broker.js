@@ -2,6 +2,11 @@
 
 import { inSight, whileInSight } from "./sight.js";
 
+// How long an answer that takes the broker no work may take.
+const ANSWER = 20_000;
+// How long a stream of events may be silent: something, if a comment alone, comes each 15 s.
+const SILENCE = 40_000;
+
 // An answer that is an error, in the broker's own words.
 export class Refusal extends Error {
   constructor(status, problem) {
@@ -19,6 +24,11 @@ export function keepHalf(page) {
   try { localStorage.setItem(HALF, page); } catch { /* Kept as long as the page. */ }
 }
 
+// Calls `work` when another page of this browser has signed in.
+export function onSignedIn(work) {
+  addEventListener("storage", (event) => event.key === HALF && work());
+}
+
 // A request to the broker; the answer, whatever it is.
 export function ask(path, options = {}) {
   try { half = localStorage.getItem(HALF) ?? half; } catch { /* As it was. */ }
@@ -27,6 +37,7 @@ export function ask(path, options = {}) {
 
 export async function call(method, path, body) {
   const options = { method, headers: {} };
+  if (method === "GET") options.signal = AbortSignal.timeout(ANSWER);
   if (body !== undefined) {
     options.body = JSON.stringify(body);
     options.headers["Content-Type"] = "application/json";
@@ -41,12 +52,14 @@ export function agentPath(agent, rest = "") {
 }
 
 // The events of a stream (https://html.spec.whatwg.org/multipage/server-sent-events.html), as far as the broker writes them.
-async function* events(response) {
+// `heard` is called for whatever comes, be it a comment.
+async function* events(response, heard) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
+    heard();
     const parts = (text + value).split("\n\n");
     text = parts.pop();
     for (const part of parts) {
@@ -56,27 +69,37 @@ async function* events(response) {
   }
 }
 
-// Follows the events for as long as the page is in sight. `onConnect` is called whenever the stream begins anew: what happened before
-// was missed.
-export async function follow({ onConnect, onEvent, onLost, onPaused, onSignedOut }) {
+// Follows the events for as long as the page is in sight. `onConnect` is called whenever the stream begins anew, and `onMissed` whenever
+// what happened before was missed: then, and when the broker says so. A connection that is silently dead, or on which what was missed
+// cannot be had, is given up for another.
+export async function follow({ onConnect, onMissed, onEvent, onLost, onPaused, onSignedOut }) {
   for (let pause = 500; ; pause = Math.min(pause * 2, 5000)) {
-    const signal = whileInSight();
-    if (signal.aborted) {
+    const sight = whileInSight();
+    if (sight.aborted) {
       onPaused();
       await inSight();
       pause = 250;
       continue;
     }
+    const connection = new AbortController();
+    const giveUp = () => connection.abort();
+    let silence = setTimeout(giveUp, ANSWER);
+    const heard = () => { clearTimeout(silence); silence = setTimeout(giveUp, SILENCE); };
     try {
-      const response = await ask("/v1/events", { signal });
+      const response = await ask("/v1/events", { signal: AbortSignal.any([sight, connection.signal]) });
       if (response.status === 401) return onSignedOut();
       if (response.ok) {
         pause = 250;
+        heard();
         onConnect();
-        for await (const event of events(response)) onEvent(event);
+        onMissed().catch(giveUp);
+        for await (const event of events(response, heard)) {
+          if (event.event === "missed") onMissed().catch(giveUp);
+          else onEvent(event);
+        }
       }
-    } catch { /* It broke off. */ }
-    if (signal.aborted) continue;
+    } catch { /* It broke off. */ } finally { clearTimeout(silence); }
+    if (sight.aborted) continue;
     onLost();
     await new Promise((resolve) => { setTimeout(resolve, pause); });
   }

@@ -23,12 +23,10 @@ seen.mayFail = false;
 
 // A ticket lets this browser in, once.
 await page.goto(url);
-await page.reload();
 await page.locator("#live.on").waitFor();
 assert.equal(new URL(page.url()).hash, "#/", "the ticket is not left in the address");
 const other = await (await browser.newContext()).newPage();
 await other.goto(url);
-await other.reload();
 await other.getByText("berthold open", { exact: true }).waitFor();
 await other.context().close();
 

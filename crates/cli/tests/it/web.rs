@@ -164,6 +164,12 @@ fn a_real_browser_signs_in_sees_and_does() {
     browse(&host, &files, "page.mjs", image.as_deref());
 }
 
+#[test]
+fn a_dead_connection_and_a_used_ticket_are_got_over() {
+    let Some(files) = browser_tests() else { return };
+    browse(&listening(40).0, &files, "lost.mjs", None);
+}
+
 /// A pool of 1,001 ports of which 400 agents have most.
 #[test]
 fn a_crowd_is_looked_at() {
