@@ -29,19 +29,25 @@ export function stateText(agent) {
   return agent.state === "exited" && agent.exit_code !== null ? `exited (${agent.exit_code})` : agent.state;
 }
 
-// What can be done with the agent.
+// What can be done with the agent. What cannot be done now is not `disabled`: whoever has the focus there keeps it.
 export function actions(agent, act) {
-  const button = (text, what, className = "") => element("button", {
-    type: "button", className, onclick: () => act(what, agent), ariaLabel: `${text} ${shownName(agent)}`,
-    disabled: what === "stop" ? !isLive(agent) || agent.state === "stopping" : agent.state === "stopping",
-  }, text);
+  const button = (text, what, className = "") => {
+    const isOff = agent.state === "stopping" || (what === "stop" && !isLive(agent));
+    const made = element("button", {
+      type: "button", className, onclick: () => isOff || act(what, agent), ariaLabel: `${text} ${shownName(agent)}`,
+      ariaDisabled: isOff ? "true" : null,
+    }, text);
+    made.dataset.what = what;
+    return made;
+  };
   return [button("Stop", "stop"), button(isLive(agent) ? "Restart" : "Start", "restart"), button("Delete", "delete", "danger")];
 }
 
-// Puts other children into an element; who had the focus in it has it again.
+// Puts other children into an element; who had the focus in it has it again, on the button that does the same or what is called the same.
 export function refill(parent, ...children) {
   const focused = parent.contains(document.activeElement) ? document.activeElement : null;
-  const isAlike = (it) => it.tagName === focused.tagName && (it.ariaLabel ?? it.textContent) === (focused.ariaLabel ?? focused.textContent);
+  const called = (it) => it.dataset.what ?? it.ariaLabel ?? it.textContent;
+  const isAlike = (it) => it.tagName === focused.tagName && called(it) === called(focused);
   parent.replaceChildren(...children);
   if (focused) [...parent.querySelectorAll("a, button, [tabindex]")].find(isAlike)?.focus({ preventScroll: true });
 }
@@ -93,8 +99,11 @@ export class AgentTable {
     // agent-2 comes before agent-10.
     wanted.sort((one, other) => ORDER.compare(key(one), key(other)));
     const keys = new Set(wanted.map(key));
+    // The place of a row that goes with the focus.
+    let left = -1;
     for (const [name, row] of this.rows) {
       if (!keys.has(name)) {
+        if (row.contains(document.activeElement)) left = row.sectionRowIndex;
         this.observer.unobserve(row);
         this.visible.delete(name);
         row.remove();
@@ -112,6 +121,7 @@ export class AgentTable {
       this.fill(row, agent);
       if (this.body.children[index] !== row) this.body.insertBefore(row, this.body.children[index] ?? null);
     });
+    if (left >= 0) this.focusAt(left);
     return wanted.length;
   }
 
@@ -135,6 +145,12 @@ export class AgentTable {
 
   focus(name) {
     this.rows.get(name)?.querySelector("a").focus();
+  }
+
+  // The row that took the place, or the last one; the table where there is none.
+  focusAt(place) {
+    const row = this.body.rows[Math.min(place, this.body.rows.length - 1)];
+    (row?.querySelector("a") ?? this.body.closest("[tabindex]")).focus();
   }
 
   // Looks at what is behind the ports of the rows that are in sight, at a few at a time: a browser has few connections to one server.

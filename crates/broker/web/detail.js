@@ -37,11 +37,13 @@ export class Detail {
 
   showNobody(name) {
     if (this.life === NOBODY && this.article.dataset.nobody === name) return;
+    const hadFocus = this.article.contains(document.activeElement);
     this.close();
     this.life = NOBODY;
     this.article.dataset.nobody = name;
     this.article.hidden = false;
     this.article.replaceChildren(back(), element("h2", { tabIndex: -1 }, `There is no agent ${name}`));
+    if (hadFocus) this.focus();
   }
 
   // Shows the agent; the log is read anew only when it is another one or a new life of the same.

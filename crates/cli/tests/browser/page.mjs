@@ -85,10 +85,18 @@ if (IMAGE) {
 await page.getByLabel("Search").fill("nothing like it");
 await page.getByText("No agent matches").waitFor();
 await page.getByLabel("Search").fill("plain");
-await row("plain").getByRole("button", { name: /Stop/ }).click();
+// By keyboard: the focus stays on what it was on, also where that cannot be done any more or is called something else now.
+const focused = () => page.evaluate(() => document.activeElement.ariaLabel ?? document.activeElement.textContent);
+await row("plain").getByRole("button", { name: /Stop/ }).press("Enter");
 await state("plain", "stopped");
-await row("plain").getByRole("button", { name: /Start/ }).click();
+assert.equal(await focused(), `Stop ${PROJECT}/plain`);
+await accessible("stopped");
+await page.keyboard.press("Enter");
+await page.keyboard.press("Tab");
+assert.equal(await focused(), `Start ${PROJECT}/plain`);
+await page.keyboard.press("Enter");
 await state("plain", "running");
+await page.waitForFunction((name) => document.activeElement.ariaLabel === `Restart ${name}`, `${PROJECT}/plain`);
 await page.getByLabel("Search").fill("");
 await row("plain").locator("th a").click();
 await page.locator("#detail pre", { hasText: "AVAILABLE_LOCALHOST_PORT_A=" }).waitFor();
@@ -123,7 +131,6 @@ await row("made").locator("th a").focus();
 await page.keyboard.press("Enter");
 await page.locator("#detail h2:focus", { hasText: "made" }).waitFor();
 await page.keyboard.press("Tab");
-const focused = () => page.evaluate(() => document.activeElement.ariaLabel ?? document.activeElement.textContent);
 assert.equal(await focused(), `Stop ${PROJECT}/made`);
 await page.locator("#detail dd", { hasText: "tick" }).first().evaluate((it) => getSelection().selectAllChildren(it));
 const selected = await page.evaluate(() => String(getSelection()));
@@ -199,10 +206,23 @@ const remove = async (name, answer) => {
 };
 await remove("typed", "Cancel");
 await state("typed", "running");
-for (const name of ["typed", "later", "plain", "made", "broken", ...(IMAGE ? ["boxed"] : [])]) {
+// Who deletes goes on with the next one; on the agent's own page it is told that there is none; at last there is the table alone.
+const next = { broken: `${PROJECT}/later`, later: `${PROJECT}/made`, typed: `${PROJECT}/plain` };
+for (const name of ["broken", "later", "typed"]) {
+  await remove(name, "Delete");
+  await row(name).waitFor({ state: "detached" });
+  assert.equal(await focused(), next[name]);
+}
+await row("made").locator("th a").click();
+await page.locator("#detail").getByRole("button", { name: /Delete/ }).click();
+await page.locator("#sure-dialog").getByRole("button", { name: "Delete" }).click();
+await page.locator("#detail h2:focus", { hasText: "There is no agent" }).waitFor();
+await page.goBack();
+for (const name of ["plain", ...(IMAGE ? ["boxed"] : [])]) {
   await remove(name, "Delete");
   await row(name).waitFor({ state: "detached" });
 }
+assert.equal(await focused(), "The agents as a table");
 await legend("leased 0");
 assert.deepEqual(told, [], "nothing was complained of");
 await browser.close();
