@@ -5,9 +5,16 @@ import { AgentTable, age, element, isLive, key, shownName } from "./agents.js";
 import { Detail } from "./detail.js";
 import { PortMap } from "./map.js";
 
+// How often what no event tells is looked at.
+const LOOK = 15_000;
+// How many ports the table has, so that it is no burden.
+const ROWS = 2000;
+
 const byId = (id) => document.getElementById(id);
 const agents = new Map();
 let pool = null;
+let poolShown = null;
+let cooled = null;
 let broker = null;
 const problems = new Map();
 
@@ -15,10 +22,22 @@ const map = new PortMap(byId("map"), byId("port-told"));
 const table = new AgentTable(byId("agents"), { act });
 const detail = new Detail(byId("detail"), { act });
 
-// Several calls for the same within a moment are one.
+// Several calls for the same within a moment, or while it is done, are one.
 function gathered(work, pause) {
-  let timer = null;
-  return () => { timer ??= setTimeout(() => { timer = null; work(); }, pause); };
+  let isWanted = false;
+  let isBusy = false;
+  return async () => {
+    isWanted = true;
+    if (isBusy) return;
+    isBusy = true;
+    try {
+      while (isWanted) {
+        await new Promise((resolve) => { setTimeout(resolve, pause); });
+        isWanted = false;
+        await work();
+      }
+    } finally { isBusy = false; }
+  };
 }
 
 const showSoon = gathered(show, 30);
@@ -46,6 +65,7 @@ function show() {
   const running = [...agents.values()].filter((agent) => agent.state === "running").length;
   document.title = `${running} running · Berthold`;
   showBanners();
+  showSince();
 }
 
 function showBanners() {
@@ -71,17 +91,38 @@ async function loadPool() {
   const answer = await call("GET", "/v1/pool").catch(signedOut);
   if (!answer) return;
   pool = answer.pool;
+  lookAgain();
+  const text = JSON.stringify(pool);
+  if (poolShown === text) return;
+  poolShown = text;
   const counts = pool.counts;
   byId("pool-facts").textContent = pool.enabled ? `${pool.range} · ${counts.free} of ${pool.size} free` : "no pool is configured";
   byId("legend").replaceChildren(...Object.entries(counts).map(([state, count]) =>
     element("li", {}, element("span", { className: `swatch ${state}` }), `${state} ${count}`)));
   byId("map-box").hidden = !pool.enabled;
   if (pool.enabled) map.show(pool);
-  byId("ports").tBodies[0].replaceChildren(...pool.ports.slice(0, 2000).map((port) => element("tr", {},
+  const rows = pool.ports.slice(0, ROWS).map((port) => element("tr", {},
     element("th", { scope: "row" }, String(port.port)), element("td", {}, port.state),
-    element("td", {}, [port.agent, port.label].filter(Boolean).join(" ")), element("td", {}, port.since ? `${age(port.since)} ago` : ""),
-    element("td", {}, port.detail ?? ""))));
+    element("td", {}, [port.agent, port.label].filter(Boolean).join(" ")), element("td", {}, port.since && element("time", { dateTime: port.since })),
+    element("td", {}, port.detail ?? "")));
+  const further = pool.ports.length - rows.length;
+  if (further > 0) rows.push(element("tr", {}, element("td", { colSpan: 5 }, `and ${further} more, which berthold ports lists.`)));
+  byId("ports").tBodies[0].replaceChildren(...rows);
   showSoon();
+}
+
+// No event tells that ports have cooled down: the pool is looked at again once the first of them has, if that is before the next look.
+function lookAgain() {
+  clearTimeout(cooled);
+  const until = (port) => (port.state === "cooling" ? Date.parse(port.detail.replace("until ", "")) : Infinity);
+  // What is told has no parts of a second.
+  const left = pool.ports.reduce((first, port) => Math.min(first, until(port)), Infinity) + 1000 - Date.now();
+  if (0 < left && left < LOOK) cooled = setTimeout(() => !document.hidden && poolSoon(), left);
+}
+
+function showSince() {
+  if (!byId("ports").closest("details").open) return;
+  for (const time of byId("ports").querySelectorAll("time")) time.textContent = `${age(time.dateTime)} ago`;
 }
 
 async function loadBroker() {
@@ -107,7 +148,8 @@ async function loadAll() {
   for (const [name, agent] of since) take(name, agent);
   isLoaded = true;
   show();
-  await Promise.all([loadPool(), loadBroker()]);
+  poolSoon();
+  await loadBroker();
   look();
 }
 
@@ -157,8 +199,14 @@ async function act(what, agent) {
     else if (what === "restart" && !isLive(agent)) await call("PUT", agentPath(agent), {});
     else await call("POST", agentPath(agent, `/${what}`), {});
   } catch (error) {
-    problems.set(key(agent), error.message.includes(name) ? error.message : `${name}: ${error.message}`);
+    complain(agent, error);
   }
+  showSoon();
+}
+
+function complain(agent, { message }) {
+  const name = shownName(agent);
+  problems.set(key(agent), message.includes(name) ? message : `${name}: ${message}`);
   showSoon();
 }
 
@@ -171,34 +219,46 @@ function isSure(title, text) {
   return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
 }
 
+const startDialog = byId("start-dialog");
+const startForm = startDialog.querySelector("form");
+const startButton = startForm.querySelector("[type=submit]");
+// How often the dialog was opened: what has become of a start is told there only if it has not been opened anew since.
+let opened = 0;
+
 byId("start").addEventListener("click", () => {
-  const form = byId("start-dialog").querySelector("form");
+  opened++;
+  // What is still being started needs no second start.
+  if (startButton.ariaDisabled) startForm.reset();
+  startButton.ariaDisabled = null;
   const options = (names, first) => [element("option", { value: "" }, first), ...names.map((name) => element("option", { value: name }, name))];
-  form.elements.template.replaceChildren(...options(broker?.templates ?? [], "none"));
-  form.elements.runtime.replaceChildren(...options((broker?.runtimes ?? []).filter((it) => it.reachable).map((it) => it.name), `the default (${broker?.default_runtime ?? "none"})`));
-  form.querySelector(".problem").textContent = "";
-  byId("start-dialog").showModal();
+  startForm.elements.template.replaceChildren(...options(broker?.templates ?? [], "none"));
+  startForm.elements.runtime.replaceChildren(...options((broker?.runtimes ?? []).filter((it) => it.reachable).map((it) => it.name), `the default (${broker?.default_runtime ?? "none"})`));
+  startForm.querySelector(".problem").textContent = "";
+  startDialog.showModal();
 });
 
-byId("start-dialog").querySelector("[data-close]").addEventListener("click", () => byId("start-dialog").close());
+startDialog.querySelector("[data-close]").addEventListener("click", () => startDialog.close());
 
-byId("start-dialog").querySelector("form").addEventListener("submit", async (event) => {
+startForm.addEventListener("submit", async (event) => {
   event.preventDefault();
-  const form = event.target;
-  const typed = Object.fromEntries(new FormData(form));
+  if (startButton.ariaDisabled) return;
+  const its = opened;
+  const typed = Object.fromEntries(new FormData(startForm));
+  const agent = { project: typed.project.trim() || "default", name: typed.name.trim() };
   const request = {};
   for (const name of ["template", "image", "runtime"]) if (typed[name].trim()) request[name] = typed[name].trim();
   if (typed.command.trim()) request.command = ["sh", "-c", typed.command.trim()];
-  const button = form.querySelector("[type=submit]");
-  button.disabled = true;
-  try {
-    await call("PUT", agentPath({ project: typed.project.trim() || "default", name: typed.name.trim() }), request);
-    byId("start-dialog").close();
-    form.reset();
-  } catch (error) {
-    form.querySelector(".problem").textContent = error.message;
+  startButton.ariaDisabled = "true";
+  problems.delete(key(agent));
+  const error = await call("PUT", agentPath(agent), request).then(() => null, (error) => error);
+  const isStill = opened === its;
+  if (isStill) startButton.ariaDisabled = null;
+  if (error && isStill && startDialog.open) startForm.querySelector(".problem").textContent = error.message;
+  else if (error) complain(agent, error);
+  else if (isStill) {
+    startDialog.close();
+    startForm.reset();
   }
-  button.disabled = false;
 });
 
 byId("search").addEventListener("input", show);
@@ -229,7 +289,7 @@ function begin() {
     },
   });
   setInterval(look, 3000);
-  setInterval(() => !document.hidden && loadBroker(), 15000);
+  setInterval(() => { if (!document.hidden) { loadBroker(); poolSoon(); } }, LOOK);
   setInterval(() => !document.hidden && showSoon(), 1000);
 }
 

@@ -3,7 +3,7 @@
 import { inSight, whileInSight } from "./sight.js";
 
 // How long an answer that takes the broker no work may take.
-const ANSWER = 20_000;
+const ANSWER = 30_000;
 // How long a stream of events may be silent: something, if a comment alone, comes each 15 s.
 const SILENCE = 40_000;
 

@@ -5,10 +5,50 @@ import { actions, age, element, key, portList, refill, shownName, stateText } fr
 import { whileInSight } from "./sight.js";
 
 const LINES = 2000;
+// How much of a log is shown, in characters: the older ones go.
+const MUCH = 1 << 20;
 // The life of an agent that there is not.
 const NOBODY = Symbol("nobody");
 
 const back = () => element("p", {}, element("a", { href: "#/" }, "← All agents"));
+
+// What is read of a log, shown as it comes; where much comes, now and then, so that there is time for all else that the page does.
+class LogText {
+  constructor(log, signal) {
+    this.log = log;
+    this.signal = signal;
+    this.waiting = "";
+    this.length = 0;
+    this.pause = 30;
+    this.timer = null;
+  }
+
+  add(text) {
+    this.waiting = (this.waiting + text).slice(-MUCH);
+    this.timer ??= setTimeout(() => this.show(), this.pause);
+  }
+
+  show() {
+    this.timer = null;
+    if (this.signal.aborted) return;
+    const { log } = this;
+    const began = performance.now();
+    const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
+    // Blocks of whole lines: the browser lays out those alone that are new.
+    for (const lines of this.waiting.match(/[^]{1,8192}[^\n]*\n?/g)) {
+      if (log.lastChild && !log.lastChild.textContent.endsWith("\n")) log.lastChild.append(lines);
+      else log.append(element("div", {}, lines));
+    }
+    this.length += this.waiting.length;
+    this.waiting = "";
+    while (this.length > MUCH && log.childNodes.length > 1) {
+      this.length -= log.firstChild.textContent.length;
+      log.firstChild.remove();
+    }
+    if (atEnd) log.scrollTop = log.scrollHeight;
+    this.pause = Math.max(30, 4 * (performance.now() - began));
+  }
+}
 
 export class Detail {
   constructor(article, { act }) {
@@ -16,6 +56,8 @@ export class Detail {
     this.act = act;
     this.reading = null;
     this.life = null;
+    // How often a history was asked for.
+    this.asked = 0;
   }
 
   close() {
@@ -117,6 +159,7 @@ export class Detail {
     const reading = (this.reading = new AbortController());
     // When the page is in sight again, all is told as missed.
     const signal = AbortSignal.any([reading.signal, whileInSight()]);
+    const text = new LogText(this.log, signal);
     try {
       const response = await ask(agentPath(agent, `/logs?follow=true&tail=${LINES}`), { signal });
       if (signal.aborted) return;
@@ -126,18 +169,18 @@ export class Detail {
       for (;;) {
         const { value, done } = await reader.read();
         if (done || signal.aborted) return;
-        const atEnd = this.log.scrollTop + this.log.clientHeight >= this.log.scrollHeight - 8;
-        this.log.append(value);
-        while (this.log.childNodes.length > LINES) this.log.firstChild.remove();
-        if (atEnd) this.log.scrollTop = this.log.scrollHeight;
+        text.add(value);
       }
     } catch (error) {
-      if (!signal.aborted) this.log.append(`— ${error.message}\n`);
+      text.add(`— ${error.message}\n`);
     }
   }
 
   async past(agent) {
+    const turn = ++this.asked;
     const { history } = await call("GET", `/v1/history?agent=${encodeURIComponent(key(agent))}&limit=50`).catch(() => ({ history: [] }));
+    // Another one was asked for meanwhile.
+    if (this.asked !== turn) return;
     const body = element("tbody");
     for (const entry of history) {
       body.append(element("tr", {},

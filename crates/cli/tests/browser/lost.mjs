@@ -32,6 +32,7 @@ const third = await context.newPage();
 await third.goto(used);
 await live(third);
 await third.locator(".banner", { hasText: "berthold open" }).waitFor();
+await third.locator("#legend li").first().waitFor();
 await accessible(third, "used-ticket");
 assert.equal(new URL(third.url()).hash, "#/");
 const stranger = await (await browser.newContext()).newPage();

@@ -1,7 +1,7 @@
 // The page with the widest pool that there is. `node widest.mjs`, with BERTHOLD and BERTHOLD_HOME (of a broker that runs).
 
 import assert from "node:assert/strict";
-import { accessible, browser, noneWider, openPage, signInUrl } from "./common.mjs";
+import { accessible, berthold, browser, noneWider, openPage, signInUrl } from "./common.mjs";
 
 const { page, told } = await openPage();
 await page.goto(signInUrl());
@@ -31,6 +31,14 @@ await page.mouse.move(x + width - 8, y + 40, { steps: 400 });
 await page.waitForFunction(() => window.drawn > 0);
 assert.ok(await page.evaluate(() => window.cells) <= 20 * 65535, "the cells stay as they are drawn");
 assert.ok(await page.evaluate(() => window.drawn) <= 400);
+
+// The table says how many ports it leaves out.
+for (const owner of ["one", "two", "three"]) berthold("lease", owner, "-n", "702");
+const summary = page.getByText("The ports that are not free, as a table");
+await summary.click();
+await page.locator("#ports tr:last-child", { hasText: /^and \d+ more/ }).waitFor();
+assert.equal(await page.locator("#ports tbody tr").count(), 2001);
+await summary.click();
 await accessible(page, "widest");
 await page.setViewportSize({ width: 390, height: 844 });
 await accessible(page, "widest-narrow");

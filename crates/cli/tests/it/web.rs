@@ -9,13 +9,18 @@ const TICKS: &str = "i=0; while :; do i=$((i+1)); echo tick $i; sleep 1; done";
 
 /// A host whose page is on its last port.
 fn listening(ports: u16) -> (Host, u16) {
+    listening_with(ports, "")
+}
+
+/// The same with further settings of the pool.
+fn listening_with(ports: u16, further: &str) -> (Host, u16) {
     let mut port = 0;
     let mut host = Host::with_settings(
         |range| {
             let last: u16 = range.split_once('-').unwrap().1.parse().unwrap();
             port = last;
             format!(
-                "server: {{ broker: {{ listen: \"127.0.0.1:{last}\", port_pool: {{ range: \"{range}\" }} }} }}\n\
+                "server: {{ broker: {{ listen: \"127.0.0.1:{last}\", port_pool: {{ range: \"{range}\"{further} }} }} }}\n\
                  templates: {{ ticker: {{ runtime: process, command: [sh, -c, {TICKS:?}] }} }}\n"
             )
         },
@@ -168,6 +173,12 @@ fn a_real_browser_signs_in_sees_and_does() {
 fn a_dead_connection_and_a_used_ticket_are_got_over() {
     let Some(files) = browser_tests() else { return };
     browse(&listening(40).0, &files, "lost.mjs", None);
+}
+
+#[test]
+fn slow_answers_and_long_logs_are_got_over() {
+    let Some(files) = browser_tests() else { return };
+    browse(&listening_with(40, ", cool_down: 3s").0, &files, "slow.mjs", None);
 }
 
 /// A pool of 1,001 ports of which 400 agents have most.
