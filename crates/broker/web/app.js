@@ -1,12 +1,14 @@
 // The page: what is known of the broker, and what of it is shown.
 
-import { Refusal, agentPath, call, follow, keepHalf, onSignedIn } from "./broker.js";
+import { Refusal, agentPath, call, follow, keepHalf, onSignedIn, wait } from "./broker.js";
 import { AgentTable, age, element, isLive, key, shownName } from "./agents.js";
 import { Detail } from "./detail.js";
 import { PortMap } from "./map.js";
 
 // How often what no event tells is looked at.
 const LOOK = 15_000;
+// After how long it is told that there is no answer to what was asked for an agent.
+const LONG = 30_000;
 // How many ports the table has, so that it is no burden.
 const ROWS = 2000;
 
@@ -32,7 +34,7 @@ function gathered(work, pause) {
     isBusy = true;
     try {
       while (isWanted) {
-        await new Promise((resolve) => { setTimeout(resolve, pause); });
+        await wait(pause);
         isWanted = false;
         await work();
       }
@@ -193,15 +195,20 @@ function told(text) {
 async function act(what, agent) {
   const name = shownName(agent);
   if (what === "delete" && !(await isSure(`Delete ${name}?`, isLive(agent) ? "It runs; it will be stopped, and its container removed." : "Its container and log are removed."))) return;
-  try {
-    problems.delete(key(agent));
-    if (what === "delete") await call("DELETE", agentPath(agent));
-    else if (what === "restart" && !isLive(agent)) await call("PUT", agentPath(agent), {});
-    else await call("POST", agentPath(agent, `/${what}`), {});
-  } catch (error) {
-    complain(agent, error);
-  }
+  const [method, path] = what === "delete" ? ["DELETE"] : what === "restart" && !isLive(agent) ? ["PUT"] : ["POST", `/${what}`];
+  const error = await attempt(agent, method, path, method === "DELETE" ? undefined : {});
+  if (error) complain(agent, error);
+}
+
+// Asks for something for an agent; the error that came of it, if any. What takes long, such as an image that is fetched, is told meanwhile.
+async function attempt(agent, method, path, body) {
+  problems.delete(key(agent));
+  const late = setTimeout(() => complain(agent, new Error("no answer from the broker yet")), LONG);
+  const error = await call(method, agentPath(agent, path), body).then(() => null, (error) => error);
+  clearTimeout(late);
+  problems.delete(key(agent));
   showSoon();
+  return error;
 }
 
 function complain(agent, { message }) {
@@ -249,8 +256,7 @@ startForm.addEventListener("submit", async (event) => {
   for (const name of ["template", "image", "runtime"]) if (typed[name].trim()) request[name] = typed[name].trim();
   if (typed.command.trim()) request.command = ["sh", "-c", typed.command.trim()];
   startButton.ariaDisabled = "true";
-  problems.delete(key(agent));
-  const error = await call("PUT", agentPath(agent), request).then(() => null, (error) => error);
+  const error = await attempt(agent, "PUT", "", request);
   const isStill = opened === its;
   if (isStill) startButton.ariaDisabled = null;
   if (error && isStill && startDialog.open) startForm.querySelector(".problem").textContent = error.message;

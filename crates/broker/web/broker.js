@@ -6,6 +6,10 @@ import { inSight, whileInSight } from "./sight.js";
 const ANSWER = 30_000;
 // How long a stream of events may be silent: something, if a comment alone, comes each 15 s.
 const SILENCE = 40_000;
+// How many streams the pages of a browser have: it has few connections to one server (Chromium six), of which some are left for all else.
+const PLACES = 4;
+// How often a page without a place asks again.
+export const AGAIN = 3000;
 
 // An answer that is an error, in the broker's own words.
 export class Refusal extends Error {
@@ -51,6 +55,8 @@ export function agentPath(agent, rest = "") {
   return `/v1/agents/${encodeURIComponent(agent.project)}/${encodeURIComponent(agent.name)}${rest}`;
 }
 
+export const wait = (time) => new Promise((resolve) => { setTimeout(resolve, time); });
+
 // The events of a stream (https://html.spec.whatwg.org/multipage/server-sent-events.html), as far as the broker writes them.
 // `heard` is called for whatever comes, be it a comment.
 async function* events(response, heard) {
@@ -69,11 +75,44 @@ async function* events(response, heard) {
   }
 }
 
-// Follows the events for as long as the page is in sight. `onConnect` is called whenever the stream begins anew, and `onMissed` whenever
-// what happened before was missed: then, and when the broker says so. A connection that is silently dead, or on which what was missed
-// cannot be had, is given up for another.
+// Does `work`, which streams, where one of the places for that is free among all pages of this browser; whether there was one.
+export async function inPlace(work) {
+  // Only pages of a secure origin can agree on that.
+  if (!navigator.locks) return work().then(() => true);
+  for (let place = 1; place <= PLACES; place++) {
+    const options = { ifAvailable: true };
+    if (await navigator.locks.request(`stream ${place}`, options, (lock) => lock && work().then(() => true))) return true;
+  }
+  return false;
+}
+
+// Follows the events for as long as the page is in sight; without a place for that everything is asked for now and then. `onConnect` is
+// called whenever the broker answers again, and `onMissed` whenever what happened before was missed: then, and when the broker says so.
 export async function follow({ onConnect, onMissed, onEvent, onLost, onPaused, onSignedOut }) {
-  for (let pause = 500; ; pause = Math.min(pause * 2, 5000)) {
+  let pause = 250;
+  let isAsking = false;
+
+  // A connection that is silently dead, or on which what was missed cannot be had, is given up for another.
+  async function listen(sight) {
+    const connection = new AbortController();
+    const giveUp = () => connection.abort();
+    let silence = setTimeout(giveUp, ANSWER);
+    const heard = () => { clearTimeout(silence); silence = setTimeout(giveUp, SILENCE); };
+    try {
+      const response = await ask("/v1/events", { signal: AbortSignal.any([sight, connection.signal]) });
+      if (!response.ok) throw new Refusal(response.status, {});
+      pause = 250;
+      heard();
+      onConnect();
+      onMissed().catch(giveUp);
+      for await (const event of events(response, heard)) {
+        if (event.event === "missed") onMissed().catch(giveUp);
+        else onEvent(event);
+      }
+    } finally { clearTimeout(silence); }
+  }
+
+  for (;;) {
     const sight = whileInSight();
     if (sight.aborted) {
       onPaused();
@@ -81,26 +120,21 @@ export async function follow({ onConnect, onMissed, onEvent, onLost, onPaused, o
       pause = 250;
       continue;
     }
-    const connection = new AbortController();
-    const giveUp = () => connection.abort();
-    let silence = setTimeout(giveUp, ANSWER);
-    const heard = () => { clearTimeout(silence); silence = setTimeout(giveUp, SILENCE); };
     try {
-      const response = await ask("/v1/events", { signal: AbortSignal.any([sight, connection.signal]) });
-      if (response.status === 401) return onSignedOut();
-      if (response.ok) {
-        pause = 250;
-        heard();
-        onConnect();
-        onMissed().catch(giveUp);
-        for await (const event of events(response, heard)) {
-          if (event.event === "missed") onMissed().catch(giveUp);
-          else onEvent(event);
-        }
+      if (!(await inPlace(() => listen(sight)))) {
+        await onMissed();
+        if (!isAsking) onConnect();
+        isAsking = true;
+        await wait(AGAIN);
+        continue;
       }
-    } catch { /* It broke off. */ } finally { clearTimeout(silence); }
+    } catch (error) {
+      if (error.status === 401) return onSignedOut();
+    }
+    isAsking = false;
     if (sight.aborted) continue;
     onLost();
-    await new Promise((resolve) => { setTimeout(resolve, pause); });
+    await wait(pause);
+    pause = Math.min(pause * 2, 5000);
   }
 }

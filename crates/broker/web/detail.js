@@ -1,6 +1,6 @@
 // One agent: what it is, its variables, its log as it is written, and which ports it had.
 
-import { agentPath, ask, call } from "./broker.js";
+import { AGAIN, agentPath, ask, call, inPlace, wait } from "./broker.js";
 import { actions, age, element, key, portList, refill, shownName, stateText } from "./agents.js";
 import { whileInSight } from "./sight.js";
 
@@ -23,7 +23,13 @@ class LogText {
     this.timer = null;
   }
 
+  clear() {
+    if (!this.signal.aborted) this.log.replaceChildren();
+    this.length = 0;
+  }
+
   add(text) {
+    if (!text) return;
     this.waiting = (this.waiting + text).slice(-MUCH);
     this.timer ??= setTimeout(() => this.show(), this.pause);
   }
@@ -160,16 +166,25 @@ export class Detail {
     // When the page is in sight again, all is told as missed.
     const signal = AbortSignal.any([reading.signal, whileInSight()]);
     const text = new LogText(this.log, signal);
-    try {
-      const response = await ask(agentPath(agent, `/logs?follow=true&tail=${LINES}`), { signal });
-      if (signal.aborted) return;
-      this.log.replaceChildren();
+    const answer = async (isFollowed) => {
+      const response = await ask(agentPath(agent, `/logs?follow=${isFollowed}&tail=${LINES}`), { signal });
+      if (isFollowed || !response.ok) text.clear();
       if (!response.ok) throw new Error((await response.json()).detail);
-      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-      for (;;) {
-        const { value, done } = await reader.read();
-        if (done || signal.aborted) return;
-        text.add(value);
+      return response;
+    };
+    const follow = async () => {
+      const reader = (await answer(true)).body.pipeThrough(new TextDecoderStream()).getReader();
+      for (let read = await reader.read(); !read.done; read = await reader.read()) text.add(read.value);
+    };
+    let whole = null;
+    try {
+      while (!signal.aborted && !(await inPlace(follow))) {
+        const before = whole;
+        whole = await (await answer(false)).text();
+        const goesOn = before !== null && whole.startsWith(before);
+        if (!goesOn) text.clear();
+        text.add(goesOn ? whole.slice(before.length) : whole);
+        await wait(AGAIN);
       }
     } catch (error) {
       text.add(`— ${error.message}\n`);

@@ -28,7 +28,7 @@ export async function openPage() {
     const { hostname } = new URL(request.url());
     if (hostname !== "localhost") seen.told.push(`a request to ${request.url()}`);
   });
-  page.setDefaultTimeout(60_000);
+  context.setDefaultTimeout(60_000);
   return seen;
 }
 

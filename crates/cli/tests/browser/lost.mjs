@@ -1,4 +1,4 @@
-// The page on a connection that goes silently dead, and how a browser comes to be signed in. `node lost.mjs`, with BERTHOLD,
+// How a browser comes to be signed in, the page in many windows, and on a connection that goes silently dead. `node lost.mjs`, with BERTHOLD,
 // BERTHOLD_HOME (of a broker that runs) and PROJECT.
 
 import net from "node:net";
@@ -40,6 +40,24 @@ await stranger.goto(used);
 await stranger.locator("#sign-in-why", { hasText: "makes a new one" }).waitFor();
 await stranger.context().close();
 for (const one of [second, third]) await one.close();
+
+// However many windows there are, each goes on with what it shows, and what is asked for in it is done.
+berthold("start", "made", "--template", "ticker");
+const windows = [page];
+while (windows.length < 6) windows.push(await context.newPage());
+for (const one of windows) await one.goto(`${origin}#/agents/${PROJECT}/made`);
+const ticks = async (one) => (await one.locator("#log").textContent()).trim().split("\n").map((line) => Number(line.split(" ")[1]));
+await Promise.all(windows.map(async (one) => {
+  await one.locator("#log", { hasText: "tick" }).waitFor();
+  const wanted = `tick ${(await ticks(one)).pop() + 4}\n`;
+  await one.waitForFunction((wanted) => document.getElementById("log").textContent.includes(wanted), wanted);
+  const all = await ticks(one);
+  assert.deepEqual(all, all.map((_, index) => index + 1), "each line of the log is there once");
+}));
+await windows[5].locator("#detail").getByRole("button", { name: /Stop/ }).click();
+for (const one of windows) await one.locator("#detail .state.stopped").waitFor();
+for (const one of windows.slice(1)) await one.close();
+berthold("delete", "made");
 
 // A way to the broker on which connections can go dead without a word to either end, as behind the lid of a laptop.
 const streams = [];

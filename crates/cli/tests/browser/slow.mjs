@@ -96,6 +96,17 @@ assert.equal(await dialog.getByLabel("Name").inputValue(), "Typed");
 await dialog.getByRole("button", { name: "Cancel" }).click();
 seen.mayFail = false;
 
+// That there is no answer is told until there is one.
+const answer = await hold("other/stop");
+await page.clock.install();
+await row("other").getByRole("button", { name: /Stop/ }).click();
+await page.clock.fastForward(31_000);
+const banner = page.locator(".banner", { hasText: "other: no answer" });
+await banner.waitFor();
+answer();
+await state("other", "stopped");
+await banner.waitFor({ state: "detached" });
+
 // Of a log that is long there is the end.
 const line = "line $i of a log of which there is far more than anyone reads";
 run("loud", `i=0; while [ $i -lt 100000 ]; do i=$((i+1)); echo "${line}"; [ $((i % 20000)) -gt 0 ] || sleep 1; done; sleep 100000`);
