@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use pool::{LeaseId, Port};
 use runtime::{HeldPort, Runtime};
+use settings::RuntimeName;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
@@ -34,6 +35,8 @@ const REFUSED: Duration = Duration::from_secs(30);
 const SLOW: Duration = Duration::from_secs(3);
 /// For how long such a one is not asked again.
 const SILENT: Duration = Duration::from_secs(30);
+/// How long a broker waits for an engine to tell for the first time which ports it holds, before it takes it for gone; in milliseconds.
+const UNTOLD: i64 = 600_000;
 
 /// What a port is blocked by if nothing more is known.
 const UNKNOWN: &str = "another process on this host";
@@ -207,7 +210,17 @@ impl Core {
     /// A runtime of this host that is there and does not say which ports it holds.
     pub(crate) fn silent_here(&self) -> Option<&'static str> {
         let silent: Vec<&'static str> = self.state().silent.keys().copied().collect();
-        silent.into_iter().find(|it| self.is_silent(it) && self.runtimes.locality(it) == Locality::Local)
+        let is_here = |name: &str| self.runtimes.locality(name) == Locality::Local;
+        let silent = silent.into_iter().find(|it| self.is_silent(it) && is_here(it));
+        silent.or_else(|| self.untold().find(|it| is_here(it)))
+    }
+
+    /// The engines that have told nothing since this broker started, which was not long ago: of what they publish nothing is known yet.
+    fn untold(&self) -> impl Iterator<Item = &'static str> {
+        let is_new = clock::now().0.saturating_sub(self.started_at.0) < UNTOLD;
+        let engines = [RuntimeName::Docker, RuntimeName::Podman].map(RuntimeName::as_str).into_iter();
+        let has_told = |name: &str| self.state().told_held.contains_key(name);
+        engines.filter(move |name| is_new && self.runtimes.get(name).is_ok() && !has_told(name))
     }
 
     fn tell_pool(&self, ports: impl IntoIterator<Item = Port>) {

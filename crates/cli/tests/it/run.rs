@@ -294,3 +294,26 @@ fn a_broker_that_was_started_within_does_not_keep_the_lease() {
     assert!(!String::from_utf8_lossy(&output.stderr).contains("still runs"), "{output:?}");
     assert_eq!(host.leased(), []);
 }
+
+/// L6: an engine may publish a port without a socket of the host. A broker that has just started knows of none as long as that does not tell.
+#[test]
+fn a_lease_stays_while_an_engine_has_yet_to_say_what_it_publishes() {
+    needs_docker!();
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    let socket = directory.path().join("engine.sock");
+    let mut host = Host::with_engine_at(&socket, "300ms", 4);
+    let engine = Between::open(&socket);
+    host.serve();
+    let mut running = Running::start(&host, &["dev"], "exec sleep 100000");
+    host.kill_broker();
+    drop(engine);
+    running.kill_run();
+    drop(running);
+    host.serve();
+    let is_told =
+        || host.broker_log().contains("it is not known whether a port of a lease is published there");
+    eventually_or("it is told", is_told, || host.broker_log());
+    assert_eq!(host.leased().len(), 2);
+    let _engine = Between::open(&socket);
+    eventually_or("it ends", || host.leased().is_empty(), || host.broker_log());
+}
