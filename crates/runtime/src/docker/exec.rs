@@ -254,6 +254,10 @@ async fn forward_sizes(
 /// an attachment has begun, and a terminal that is gone takes none.
 const RESIZING: (usize, Duration) = (20, Duration::from_millis(250));
 
+/// How often, and after which pause, a size is given again that was taken: Podman 4.3 takes one also before its terminal is there, on a busy
+/// host, and loses it. To a terminal that has it already it is no news.
+const REPEATED: (usize, Duration) = (2, Duration::from_secs(2));
+
 /// Hands each size that is sent to `resize`; the latest alone where one is not taken.
 fn sizes<F>(resize: impl Fn(TerminalSize) -> F + Send + 'static) -> mpsc::Sender<TerminalSize>
 where
@@ -261,13 +265,21 @@ where
 {
     let (sender, mut sizes) = mpsc::channel(PIECES);
     tokio::spawn(async move {
-        let (tries, pause) = RESIZING;
         let mut next = sizes.recv().await;
         while let Some(size) = next {
-            let mut tried = 0;
+            let (mut refused, mut taken) = (0, 0);
             next = loop {
-                tried += 1;
-                if resize(size).await || tried == tries {
+                let pause = match resize(size).await {
+                    true => {
+                        taken += 1;
+                        REPEATED.1
+                    }
+                    false => {
+                        refused += 1;
+                        RESIZING.1
+                    }
+                };
+                if refused == RESIZING.0 || taken > REPEATED.0 {
                     break sizes.recv().await;
                 }
                 if let Ok(newer) = tokio::time::timeout(pause, sizes.recv()).await {
@@ -306,5 +318,21 @@ mod tests {
         }
         assert_eq!(*given.lock().unwrap(), [80, 80, 80, 90]);
         assert_eq!(*shared.lock().unwrap(), [80, 90]);
+    }
+
+    #[tokio::test]
+    async fn a_size_that_was_taken_may_have_been_lost() {
+        let given = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&given);
+        let sender = sizes(move |size| {
+            seen.lock().unwrap().push(size.columns);
+            std::future::ready(true)
+        });
+        sender.send(TerminalSize { columns: 80, rows: 20 }).await.unwrap();
+        tokio::time::sleep(REPEATED.1 * 4).await;
+        assert_eq!(*given.lock().unwrap(), [80, 80, 80]);
+        sender.send(TerminalSize { columns: 90, rows: 20 }).await.unwrap();
+        tokio::time::sleep(REPEATED.1 / 4).await;
+        assert_eq!(given.lock().unwrap().last(), Some(&90));
     }
 }
