@@ -19,17 +19,19 @@ class LogText {
     this.signal = signal;
     this.waiting = "";
     this.length = 0;
+    this.isAnew = false;
     this.pause = 30;
     this.timer = null;
   }
 
+  // What was there before goes as what comes now is shown.
   clear() {
-    if (!this.signal.aborted) this.log.replaceChildren();
-    this.length = 0;
+    this.isAnew = true;
+    this.waiting = "";
+    this.add("");
   }
 
   add(text) {
-    if (!text) return;
     this.waiting = (this.waiting + text).slice(-MUCH);
     this.timer ??= setTimeout(() => this.show(), this.pause);
   }
@@ -40,8 +42,13 @@ class LogText {
     const { log } = this;
     const began = performance.now();
     const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
+    if (this.isAnew) {
+      log.replaceChildren();
+      this.length = 0;
+      this.isAnew = false;
+    }
     // Blocks of whole lines: the browser lays out those alone that are new.
-    for (const lines of this.waiting.match(/[^]{1,8192}[^\n]*\n?/g)) {
+    for (const lines of this.waiting.match(/[^]{1,8192}[^\n]*\n?/g) ?? []) {
       if (log.lastChild && !log.lastChild.textContent.endsWith("\n")) log.lastChild.append(lines);
       else log.append(element("div", {}, lines));
     }
@@ -118,7 +125,7 @@ export class Detail {
 
   lay(agent) {
     this.article.hidden = false;
-    this.log = element("pre", { id: "log", tabIndex: 0, ariaLabel: "Log" });
+    this.log = element("pre", { id: "log", tabIndex: 0, role: "region", ariaLabel: "Log" });
     this.history = element("div");
     // Each changes for itself: the focus, and what is marked in the others, stays.
     this.facts = [];
@@ -188,6 +195,10 @@ export class Detail {
       }
     } catch (error) {
       text.add(`— ${error.message}\n`);
+      if (!(error instanceof TypeError)) return;
+      // The connection broke off.
+      await wait(AGAIN);
+      if (!signal.aborted) this.read(agent);
     }
   }
 

@@ -45,7 +45,11 @@ for (const one of [second, third]) await one.close();
 berthold("start", "made", "--template", "ticker");
 const windows = [page];
 while (windows.length < 6) windows.push(await context.newPage());
-for (const one of windows) await one.goto(`${origin}#/agents/${PROJECT}/made`);
+for (const one of windows) {
+  await one.goto(`${origin}#/agents/${PROJECT}/made`);
+  // Where a network of the host comes or goes, as engines' do, Chromium breaks off what it loads.
+  await one.locator("#live.on").waitFor({ timeout: 15_000 }).catch(() => one.reload());
+}
 const ticks = async (one) => (await one.locator("#log").textContent()).trim().split("\n").map((line) => Number(line.split(" ")[1]));
 await Promise.all(windows.map(async (one) => {
   await one.locator("#log", { hasText: "tick" }).waitFor();
