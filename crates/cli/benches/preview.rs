@@ -1,6 +1,6 @@
 //! How fast a preview is, beside nginx with one worker as the proxy of the same server, which tells that as much of who asked: small
-//! answers over 32 kept connections, all of which ask as fast as they are answered, and over one (`wrk`); and the download of 1 GiB. Both are
-//! asked in turn, and the medians of the ratios are printed. The machine's speed cancels out in each pair.
+//! answers over 32 kept connections (`wrk`), all of which ask as fast as they are answered, or pause as browsers do; over one; and the download
+//! of 1 GiB. Both are asked in turn, and the medians of the ratios are printed. The machine's speed cancels out in each pair.
 //!
 //! `cargo bench -p cli --bench preview`; `PAIRS=3` for fewer. Needs `nginx`, `wrk` and `curl`.
 
@@ -15,6 +15,8 @@ const BERTHOLD: &str = env!("CARGO_BIN_EXE_berthold");
 const SERVER: u16 = 17_070;
 const NGINX: u16 = 17_071;
 const BROKER: u16 = 17_072;
+/// What `wrk` does between two requests of a connection: it waits 5 to 15 ms, so that the servers are busy about a third of the time.
+const PAUSES: &str = "function delay() return math.random(5, 15) end\n";
 
 /// What one run of `wrk` found.
 struct Load {
@@ -76,9 +78,18 @@ fn main() {
     std::thread::sleep(Duration::from_millis(500));
 
     let host = format!("a.bench.localhost:{BROKER}");
-    let mut ratios: [(&str, Vec<f64>); 5] =
-        ["small answers", "median latency", "99th percentile", "latency of one at a time", "1 GiB"]
-            .map(|what| (what, Vec::new()));
+    let pauses = home.path().join("pauses.lua");
+    std::fs::write(&pauses, PAUSES).expect("the scratch home can be written to");
+    let mut ratios: [(&str, Vec<f64>); 7] = [
+        "small answers",
+        "median latency",
+        "99th percentile",
+        "median latency with pauses",
+        "99th percentile with pauses",
+        "latency of one at a time",
+        "1 GiB",
+    ]
+    .map(|what| (what, Vec::new()));
     for pair in 0..pairs {
         let mut sides = [(NGINX, None), (BROKER, None)];
         // Whoever comes first finds the machine in another state than who comes second.
@@ -86,20 +97,27 @@ fn main() {
             sides.reverse();
         }
         for (port, found) in &mut sides {
-            *found = Some((load(*port, &host, 32), load(*port, &host, 1), fetch(*port, &host)));
+            let all = load(*port, &host, 32, None);
+            let pausing = load(*port, &host, 32, Some(&pauses));
+            *found = Some((all, pausing, load(*port, &host, 1, None), fetch(*port, &host)));
         }
         if pair % 2 == 1 {
             sides.reverse();
         }
-        let [(_, Some((nginx, nginx_one, nginx_fetch))), (_, Some((broker, broker_one, broker_fetch)))] =
-            sides
+        let [
+            (_, Some((nginx, nginx_pausing, nginx_one, nginx_fetch))),
+            (_, Some((broker, broker_pausing, broker_one, broker_fetch))),
+        ] = sides
         else {
             return;
         };
         println!(
-            "small answers: nginx {:.0}/s, preview {:.0}/s; one at a time: nginx {:?}, preview {:?}; 1 GiB: nginx {:.2} s, preview {:.2} s",
+            "small answers: nginx {:.0}/s, preview {:.0}/s; {:.0}/s with pauses: nginx {:?}, preview {:?}; one at a time: nginx {:?}, preview {:?}; 1 GiB: nginx {:.2} s, preview {:.2} s",
             nginx.requests,
             broker.requests,
+            broker_pausing.requests,
+            nginx_pausing.median,
+            broker_pausing.median,
             nginx_one.median,
             broker_one.median,
             nginx_fetch.as_secs_f64(),
@@ -110,6 +128,8 @@ fn main() {
             broker.requests / nginx.requests,
             shorter(nginx.median, broker.median),
             shorter(nginx.p99, broker.p99),
+            shorter(nginx_pausing.median, broker_pausing.median),
+            shorter(nginx_pausing.p99, broker_pausing.p99),
             shorter(nginx_one.median, broker_one.median),
             shorter(nginx_fetch, broker_fetch),
         ];
@@ -144,9 +164,10 @@ fn nginx_settings(home: &Path, name: &str, http: &str) -> String {
     path.display().to_string()
 }
 
-/// Small answers over connections that are kept.
-fn load(port: u16, host: &str, connections: u8) -> Load {
+/// Small answers over connections that are kept, with the pauses of a script if there is one.
+fn load(port: u16, host: &str, connections: u8, pauses: Option<&Path>) -> Load {
     let output = Command::new("wrk")
+        .args(pauses.into_iter().flat_map(|script| [Path::new("-s"), script]))
         .args(["-t1", "-d4s", "--latency", "-H", &format!("Host: {host}"), &format!("-c{connections}")])
         .arg(format!("http://127.0.0.1:{port}/small"))
         .output()
