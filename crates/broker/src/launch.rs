@@ -133,27 +133,18 @@ impl Core {
         self.withdraw(runtime, record).await
     }
 
-    /// Where the ports of a running agent are published, as its listing says it.
+    /// Where the ports of a running agent are published, as its listing says it. That some of them are not is told.
     pub(crate) fn published(&self, record: &AgentRecord, observed: &Observed) -> Option<String> {
-        if record.ports().is_empty() || !matches!(observed.state, ObservedState::Running { .. }) {
-            return None;
-        }
-        let network = record.spec.as_ref().map(|spec| Network::parse(&spec.network)).unwrap_or_default();
-        if network == Network::Host || record.runtime == settings::RuntimeName::Process.as_str() {
-            return Some(HOST_NETWORK.to_owned());
-        }
-        let of = |port: &Port| observed.published.iter().find(|it| it.host == port.get());
-        let lacking: Vec<Port> = record.ports().iter().copied().filter(|port| of(port).is_none()).collect();
-        let about = unpublished(&record.key);
-        if lacking.is_empty() || lacking.len() == record.ports().len() {
+        let lacking = lacking(record, observed);
+        let (about, address) = (unpublished(&record.key), address(record, observed));
+        if address.is_some() || lacking.len() == record.ports().len() {
             self.state().warnings.remove(&about);
         } else {
             // It was not started so: someone has made it anew.
             let text = format!("{} runs without its ports {} published", record.key, join_ports(&lacking));
             self.warn(&about, &text);
         }
-        // Where one leads nowhere, none is said to be reached.
-        record.ports().first().filter(|_| lacking.is_empty()).and_then(of).map(|it| it.address.to_string())
+        address
     }
 
     /// What the runtime is to run for this agent, with the lease that it has.
@@ -280,6 +271,25 @@ impl Core {
             }
         }
     }
+}
+
+/// Where all ports of a running agent are published: where one leads nowhere, none is said to be reached.
+pub(crate) fn address(record: &AgentRecord, observed: &Observed) -> Option<String> {
+    if record.ports().is_empty() || !matches!(observed.state, ObservedState::Running { .. }) {
+        return None;
+    }
+    let network = record.spec.as_ref().map(|spec| Network::parse(&spec.network)).unwrap_or_default();
+    if network == Network::Host || record.runtime == settings::RuntimeName::Process.as_str() {
+        return Some(HOST_NETWORK.to_owned());
+    }
+    let first = record.ports().first().filter(|_| lacking(record, observed).is_empty())?;
+    observed.published.iter().find(|it| it.host == first.get()).map(|it| it.address.to_string())
+}
+
+/// The ports of an agent's lease that are not published.
+fn lacking(record: &AgentRecord, observed: &Observed) -> Vec<Port> {
+    let is_there = |port: &Port| observed.published.iter().any(|it| it.host == port.get());
+    record.ports().iter().copied().filter(|port| !is_there(port)).collect()
 }
 
 /// What the warning of ports that are not published is about.

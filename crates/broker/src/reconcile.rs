@@ -18,6 +18,7 @@ use crate::core::Core;
 use crate::engines::is_elsewhere;
 use crate::error::chain;
 use crate::labels::{self, Tag};
+use crate::launch;
 use crate::leases::Ending;
 use crate::ledger::Change;
 use crate::listing::Listing;
@@ -128,7 +129,10 @@ impl Core {
                 seen_again.push(lease.id.clone());
             }
             let is_new_to_it = seen.is_some() && engine.is_some() && record.engine.as_deref() != engine;
-            if is_new_to_it || verdict != Verdict::Keep {
+            // Such as by another `expose` since the broker was started anew.
+            let address = seen.and_then(|seen| launch::address(record, seen));
+            let is_moved = record.published.as_ref().zip(address).is_some_and(|(was, is)| *was != is);
+            if is_new_to_it || is_moved || verdict != Verdict::Keep {
                 due.push(record.key.clone());
             }
         }
