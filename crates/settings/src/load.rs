@@ -49,6 +49,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, SettingsError> {
     let mut files = Vec::new();
     let nowhere = Arc::new(Origin::Flag { name: String::new(), text: String::new() });
     let mut root = Node { value: Value::Null, place: Place::start(&nowhere) };
+    let mut project = None;
     let layers: Vec<&PathBuf> = match &sources.explicit {
         Some(file) => vec![file],
         None => sources.layers.iter().chain(&sources.project).collect(),
@@ -59,7 +60,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, SettingsError> {
             let layer = tree::parse(&origin)?;
             if sources.explicit.is_none() && sources.project.as_ref() == Some(path) {
                 keys::check(&layer)?;
-                project::check(&layer)?;
+                project::check_keys(&layer)?;
+                project = Some(layer.clone());
             }
             root = root.merge(layer);
             files.push(path.clone());
@@ -80,7 +82,11 @@ pub fn load(sources: &Sources) -> Result<Loaded, SettingsError> {
         let path: Vec<String> = path.split('.').map(str::to_owned).collect();
         root = root.merge(nested(&path, &origin)?);
     }
-    Ok(Loaded { settings: read::settings(&root)?, files, variables: in_force })
+    let settings = read::settings(&root)?;
+    if let Some(layer) = project {
+        project::check_templates(&layer, &settings)?;
+    }
+    Ok(Loaded { settings, files, variables: in_force })
 }
 
 fn read_file(path: &Path, must_be_there: bool) -> Result<Option<String>, SettingsError> {

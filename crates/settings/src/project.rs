@@ -5,6 +5,7 @@
 //! what concerns the agents of the project and stays inside of their containers; the rest is for the user's own settings.
 
 use crate::error::{Problem, SettingsError};
+use crate::model::{RuntimeName, Settings, Template};
 use crate::tree::{Entry, Node, Value};
 
 /// The keys that a project may set; `*` stands for any name.
@@ -31,9 +32,9 @@ const ITS_OWN: [&str; 20] = [
     "templates.*.volumes",
 ];
 
-/// Refuses what a project may not set, anywhere in its tree. Keys that there are not are told elsewhere.
-pub(crate) fn check(root: &Node) -> Result<(), SettingsError> {
-    check_below(root, &[])
+/// Refuses keys that a project may not set, anywhere in its `layer`. Keys that there are not are told elsewhere.
+pub(crate) fn check_keys(layer: &Node) -> Result<(), SettingsError> {
+    check_below(layer, &[])
 }
 
 fn check_below(node: &Node, path: &[&str]) -> Result<(), SettingsError> {
@@ -42,9 +43,6 @@ fn check_below(node: &Node, path: &[&str]) -> Result<(), SettingsError> {
         let path = [path, &[name.as_str()]].concat();
         match standing(&path) {
             Standing::Above => check_below(&entry.node, &path)?,
-            Standing::Within if leads_outside(&path, &entry.node) => {
-                return Err(refused(&path, entry, "would lead out of the agent's container"));
-            }
             Standing::Within => {}
             Standing::Beside => {
                 return Err(refused(
@@ -53,6 +51,23 @@ fn check_below(node: &Node, path: &[&str]) -> Result<(), SettingsError> {
                     "is not for a project to set, whose files agents can write",
                 ));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses templates in a project's `layer` that, as they are `merged` with all else, give an agent more than its container.
+pub(crate) fn check_templates(layer: &Node, merged: &Settings) -> Result<(), SettingsError> {
+    let block = |node: &Node, name: &str| match &node.value {
+        Value::Map(map) => map.get(name).map(|entry| entry.node.clone()),
+        _ => None,
+    };
+    let Some(Value::Map(templates)) = block(layer, "templates").map(|node| node.value) else { return Ok(()) };
+    for (name, entry) in &templates {
+        let Some(template) = merged.templates.get(name) else { continue };
+        if leads_outside(template, merged.server.broker.default_runtime) {
+            let why = "leads out of the agent's container, so it is not for a project to set, whose files agents can write";
+            return Err(refused(&["templates", name], entry, why));
         }
     }
     Ok(())
@@ -79,22 +94,15 @@ fn standing(path: &[&str]) -> Standing {
     }
 }
 
-/// Whether a value gives an agent more than its container.
-fn leads_outside(path: &[&str], node: &Node) -> bool {
-    let is_text =
-        |node: &Node, outside: &dyn Fn(&str) -> bool| node.text().is_some_and(|text| outside(&text));
-    match (path, &node.value) {
-        (["templates", _, "runtime"], _) => is_text(node, &|text| text == "process"),
-        (["templates", _, "network"], _) => {
-            is_text(node, &|text| text == "host" || text.starts_with("container:"))
-        }
-        // The name of a volume has no `/`.
-        (["templates", _, "volumes"], Value::List(volumes)) => volumes.iter().any(|volume| {
-            let is_path = |source: &str| source.contains('/') || source.starts_with(['~', '.']);
-            is_text(volume, &|text| text.split(':').next().is_some_and(is_path))
-        }),
-        _ => false,
-    }
+fn leads_outside(template: &Template, default_runtime: Option<RuntimeName>) -> bool {
+    let network = template.network.as_deref().unwrap_or_default();
+    // Those with a `:` are of another container, or of a namespace of the host's.
+    let is_another_s = network == "host" || network.contains(':');
+    let is_path = |volume: &String| volume.split(':').next().is_some_and(|source| source.contains('/'));
+    template.runtime.or(default_runtime) == Some(RuntimeName::Process)
+        || template.workspace.is_some()
+        || is_another_s
+        || template.volumes.iter().any(is_path)
 }
 
 fn refused(path: &[&str], entry: &Entry, why: &str) -> SettingsError {

@@ -129,16 +129,31 @@ fn a_project_s_file_sets_what_stays_within_its_agents() {
             "server.broker.port_pool.bind_address",
         ),
         ("runtimes: { docker: { host: 'tcp://192.0.2.7' } }", "runtimes"),
-        ("templates: { web: { runtime: process } }", "templates.web.runtime"),
+        ("templates: { web: { runtime: process } }", "templates.web"),
         ("templates: { web: { workspace: / } }", "templates.web.workspace"),
-        ("templates: { web: { network: host } }", "templates.web.network"),
-        ("templates: { web: { network: 'container:db' } }", "templates.web.network"),
-        ("templates: { web: { volumes: ['a:/a', '/:/host'] } }", "templates.web.volumes"),
+        ("templates: { web: { network: host } }", "templates.web"),
+        ("templates: { web: { network: 'container:db' } }", "templates.web"),
+        ("templates: { web: { network: 'ns:/proc/1/ns/net' } }", "templates.web"),
+        ("templates: { web: { volumes: ['a:/a', '/:/host'] } }", "templates.web"),
     ] {
         assert_eq!(load_it(text).unwrap_err().key().as_deref(), Some(key), "{text}");
         let named =
             Sources { explicit: Some(project.clone()), project: Some(project.clone()), ..Sources::default() };
         assert!(load(&named).is_ok(), "whoever names it trusts it: {text}");
+    }
+    // Nor does it change what the user's own settings let out.
+    let own = directory.path().join("own.yaml");
+    for (text, is_right) in [
+        ("templates: { web: { runtime: process } }", false),
+        ("templates: { web: { workspace: /home } }", false),
+        ("server: { broker: { default_runtime: process } }", false),
+        ("server: { broker: { default_runtime: docker } }, templates: { other: { runtime: process } }", true),
+    ] {
+        fs::write(&own, text.replace("}, t", "}\nt")).unwrap();
+        fs::write(&project, "templates: { web: { command: [sh, -c, id] } }").unwrap();
+        let layered =
+            Sources { layers: vec![own.clone()], project: Some(project.clone()), ..Sources::default() };
+        assert_eq!(load(&layered).is_ok(), is_right, "{text}");
     }
     let result = load_it("server:\n  broker:\n    listen: none\n");
     assert_snapshot!(shown(result, directory.path()), @"
