@@ -73,6 +73,8 @@ pub(crate) struct State {
     pub(crate) missing: HashMap<LeaseId, Instant>,
     /// The ports that an engine refused though nothing here shows why, and when.
     pub(crate) refused: BTreeMap<Port, Instant>,
+    /// Whether what an earlier broker left is taken up, so that whatever runs is watched.
+    pub(crate) is_taken_up: bool,
     /// The runtimes that have had an agent since this broker started.
     pub(crate) used: BTreeSet<String>,
     /// What owners have again of former ports if their start comes to nothing.
@@ -228,6 +230,7 @@ impl State {
             granted: HashMap::new(),
             missing: HashMap::new(),
             refused: BTreeMap::new(),
+            is_taken_up: false,
             used: BTreeSet::new(),
             before: HashMap::new(),
             watched: HashSet::new(),

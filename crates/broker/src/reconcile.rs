@@ -116,6 +116,7 @@ impl Core {
 
     /// The live agents of a runtime of which the listing does not show what is known.
     fn keys_to_settle(&self, runtime: &str, listing: &Listing, engine: Option<&str>) -> Vec<AgentKey> {
+        let publishes_nothing = self.runtimes.get(runtime).is_ok_and(|it| !it.publishes());
         let mut state = self.state();
         let (mut due, mut seen_again) = (Vec::new(), Vec::new());
         for record in state.agents.values().filter(|record| record.runtime == runtime) {
@@ -131,8 +132,11 @@ impl Core {
             let is_new_to_it = seen.is_some() && engine.is_some() && record.engine.as_deref() != engine;
             // Such as by another `expose` since the broker was started anew.
             let address = seen.and_then(|seen| launch::address(record, seen));
-            let is_moved = record.published.as_ref().zip(address).is_some_and(|(was, is)| *was != is);
-            if is_new_to_it || is_moved || verdict != Verdict::Keep {
+            let is_moved = address.is_some() && record.published != address;
+            let is_lost = record.published.is_some() && address.is_none() && publishes_nothing;
+            // Its engine was not there when this broker started.
+            let is_unwatched = state.is_taken_up && seen.is_some() && !state.watched.contains(&lease.id);
+            if is_new_to_it || is_moved || is_lost || is_unwatched || verdict != Verdict::Keep {
                 due.push(record.key.clone());
             }
         }

@@ -241,6 +241,7 @@ pub(crate) async fn take_up(core: &Arc<Core>) -> usize {
     for record in &running {
         core.watch(record);
     }
+    core.state().is_taken_up = true;
     let held: Vec<_> = core.state().bare.values().cloned().collect();
     for bare in &held {
         core.watch_held(bare);

@@ -228,3 +228,31 @@ fn a_pod_that_is_made_anew_by_hand_is_reached_again() {
     assert_ne!(now["id"], before["id"]);
     host.ok(&["delete", "dev", "-t", "1s"]);
 }
+
+/// P9: the way to a cluster may be known only after the broker has started, such as from a home that is mounted late.
+#[test]
+fn a_cluster_that_is_known_after_the_broker_has_started_is_reached() {
+    needs_cluster!();
+    let mut host = Host::with_settings(
+        |range| {
+            format!(
+                "server: {{ broker: {{ listen: none, reconcile_interval: 500ms, port_pool: {{ range: \"{range}\" }} }} }}\n"
+            )
+        },
+        4,
+    );
+    host.serve();
+    web(&host, "dev");
+    host.stop_broker();
+    let directory = tempfile::tempdir().unwrap();
+    let home = directory.path().display().to_string();
+    host.serve_with(&[("KUBECONFIG", ""), ("HOME", &home)]);
+    let told = || host.json(&["broker", "status"])["broker"]["warnings"].to_string();
+    eventually_or("it is told", || told().contains("kubernetes does not answer"), told);
+    assert_eq!(host.leased().len(), 2);
+    fs::create_dir(directory.path().join(".kube")).unwrap();
+    fs::copy(std::env::var("BERTHOLD_KUBECONFIG").unwrap(), directory.path().join(".kube/config")).unwrap();
+    eventually("it is reached", || fetch(host.port(0)).is_some_and(|text| text.contains("dev")));
+    eventually("it is said to be", || host.agent("dev")["published"] == "127.0.0.1");
+    host.ok(&["delete", "dev", "-t", "1s"]);
+}
