@@ -50,7 +50,6 @@ impl Core {
         }
         let plan = self.plan(&key, &request, prior.as_ref()).await?;
         let Some(mut record) = prior.filter(AgentRecord::is_live) else {
-            self.check_sources(plan.runtime.as_ref(), &plan.spec)?;
             let record = self.launch(key, plan).await?;
             return Ok(Started { record, created: true });
         };
@@ -64,7 +63,7 @@ impl Core {
                 if !request.replace {
                     return Err(differs(&record, &differences));
                 }
-                self.check_sources(plan.runtime.as_ref(), &plan.spec)?;
+                self.check_sources(plan.runtime.as_ref(), &plan.spec, record.spec.as_ref())?;
                 self.foresee(&record, &plan.runtime, &plan.spec).await?;
                 record.container = Some(observed.id);
                 self.halt(&held_by, record, self.settings.server.broker.stop_timeout).await?;
@@ -163,7 +162,6 @@ impl Core {
             );
             return Err(spec::invalid(message, Some(hint)));
         };
-        self.check_sources(runtime.as_ref(), &spec)?;
         if record.is_live() {
             // Whether it can be asked at all comes first: what is foreseen is foreseen for its own engine.
             self.look(&runtime, &record).await?;

@@ -88,7 +88,8 @@ impl Core {
         Ok(Plan { runtime, spec })
     }
 
-    /// Sees to it that what is to be mounted is there, as far as that can be told from here, before anything is done for it.
+    /// Sees to it that what is to be mounted and was not before is there, as far as that can be told from here, before anything is
+    /// stopped for it. What an engine has mounted once it can see, wherever its socket leads.
     ///
     /// # Errors
     /// [`OperationError::Invalid`], naming the first that is not.
@@ -96,6 +97,7 @@ impl Core {
         &self,
         runtime: &dyn Runtime,
         spec: &AgentSpec,
+        before: Option<&AgentSpec>,
     ) -> Result<(), OperationError> {
         let name = runtime.name();
         // What another host has cannot be seen from here, nor what the nodes of a cluster have.
@@ -104,8 +106,11 @@ impl Core {
         if !runtime.needs_image() || !is_here {
             return Ok(());
         }
+        let had = before.map(|spec| spec::mounts(spec, true)).transpose()?.unwrap_or_default();
+        let is_new = |source: &&str| had.iter().all(|mount| mount.source != **source);
         let mounts = spec::mounts(spec, true)?;
-        match mounts.iter().map(|mount| mount.source.as_str()).find(|source| is_missing(Path::new(source))) {
+        let mut sources = mounts.iter().map(|mount| mount.source.as_str()).filter(is_new);
+        match sources.find(|source| is_missing(Path::new(source))) {
             None => Ok(()),
             Some(source) => {
                 let hint = format!("make it with `mkdir -p {source}`, or write the name of a volume");

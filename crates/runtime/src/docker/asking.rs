@@ -12,7 +12,11 @@ use super::refusal;
 use crate::{ErrorKind, RuntimeError};
 
 /// What helps when the engine's sentence does not.
-const HINTS: [(&str, &str); 4] = [
+const HINTS: [(&str, &str); 5] = [
+    (
+        "bind source path does not exist",
+        "make it on the engine's host with `mkdir -p`, or write the name of a volume",
+    ),
     ("iptables", "the engine's packet rules are gone; restarting the engine brings them back"),
     (
         "cannot assign requested address",
