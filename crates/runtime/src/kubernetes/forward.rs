@@ -223,7 +223,7 @@ async fn relay(connection: &mut TcpStream, way: &Way, port: u16) -> io::Result<(
             }
         }
     };
-    let came = AtomicBool::new(false);
+    let (came, is_whole) = (AtomicBool::new(false), AtomicBool::new(false));
     let down = async {
         while let Some(piece) = incoming.recv().await {
             came.store(true, Ordering::Relaxed);
@@ -231,7 +231,9 @@ async fn relay(connection: &mut TcpStream, way: &Way, port: u16) -> io::Result<(
         }
         to.shutdown().await?;
         // That was all, however the other direction ends.
-        set_socket_linger(to.as_ref(), None).map_err(io::Error::from)
+        set_socket_linger(to.as_ref(), None)?;
+        is_whole.store(true, Ordering::Relaxed);
+        Ok(())
     };
     let mut down = pin!(down);
     let complained = tokio::select! {
@@ -245,7 +247,8 @@ async fn relay(connection: &mut TcpStream, way: &Way, port: u16) -> io::Result<(
         return complained;
     }
     // A server may answer before it has read all, and close: the node complains of that, and the answer is whole all the same.
-    match timeout(REST, down).await {
+    let rest = async { if is_whole.load(Ordering::Relaxed) { Ok(()) } else { down.await } };
+    match timeout(REST, rest).await {
         Ok(Ok(())) => {
             // What is not read would reset the connection, and take the answer with it.
             let mut rest = vec![0; CHUNK];
