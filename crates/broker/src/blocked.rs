@@ -220,7 +220,7 @@ impl Core {
         let is_new = clock::now().0.saturating_sub(self.started_at.0) < UNTOLD;
         let engines = [RuntimeName::Docker, RuntimeName::Podman].map(RuntimeName::as_str).into_iter();
         let has_told = |name: &str| self.state().told_held.contains_key(name);
-        engines.filter(move |name| is_new && self.runtimes.get(name).is_ok() && !has_told(name))
+        engines.filter(move |name| is_new && self.runtimes.may_publish(name) && !has_told(name))
     }
 
     fn tell_pool(&self, ports: impl IntoIterator<Item = Port>) {

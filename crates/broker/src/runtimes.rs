@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,14 +27,19 @@ use crate::home::Home;
 enum Known {
     Here(Arc<dyn Runtime>, Locality),
     /// What answers may come to be elsewhere than where this looks.
-    Doubtful(Arc<dyn Runtime>, Locality),
+    Doubtful(Arc<dyn Runtime>, Locality, Denied),
     Unusable(String, Option<String>),
 }
+
+/// Whether this user may not speak to it, and so has nothing there.
+type Denied = bool;
 
 impl Known {
     fn runtime(&self) -> Option<(&Arc<dyn Runtime>, Locality)> {
         match self {
-            Self::Here(runtime, locality) | Self::Doubtful(runtime, locality) => Some((runtime, *locality)),
+            Self::Here(runtime, locality) | Self::Doubtful(runtime, locality, _) => {
+                Some((runtime, *locality))
+            }
             Self::Unusable(..) => None,
         }
     }
@@ -124,7 +130,7 @@ impl Runtimes {
     /// [`ErrorKind::Invalid`] if there is none, [`ErrorKind::Unreachable`] if it cannot be used here.
     pub(crate) fn get(&self, name: &str) -> Result<Arc<dyn Runtime>, RuntimeError> {
         match self.known.get(name).map(Entry::known) {
-            Some(Known::Here(runtime, _) | Known::Doubtful(runtime, _)) => Ok(runtime),
+            Some(Known::Here(runtime, _) | Known::Doubtful(runtime, _, _)) => Ok(runtime),
             Some(Known::Unusable(reason, hint)) => {
                 let error = RuntimeError::new(ErrorKind::Unreachable, reason);
                 Err(match hint {
@@ -145,6 +151,12 @@ impl Runtimes {
     pub(crate) fn locality(&self, name: &str) -> Locality {
         let known = self.known.get(name).map(Entry::known);
         known.as_ref().and_then(Known::runtime).map_or(Locality::Remote, |(_, locality)| locality)
+    }
+
+    /// Whether that runtime is here and may have published ports for this user.
+    pub(crate) fn may_publish(&self, name: &str) -> bool {
+        let known = self.known.get(name).map(Entry::known);
+        matches!(known, Some(Known::Here(..) | Known::Doubtful(_, _, false)))
     }
 
     /// The names of all.
@@ -247,7 +259,7 @@ fn entry(find: impl Fn() -> Known + Send + Sync + 'static) -> Entry {
         let faulty = |runtime| -> Arc<dyn Runtime> { Arc::new(crate::faults::Faulty(runtime)) };
         match find() {
             Known::Here(runtime, locality) => Known::Here(faulty(runtime), locality),
-            Known::Doubtful(runtime, locality) => Known::Doubtful(faulty(runtime), locality),
+            Known::Doubtful(runtime, locality, denied) => Known::Doubtful(faulty(runtime), locality, denied),
             unusable @ Known::Unusable(..) => unusable,
         }
     };
@@ -260,22 +272,24 @@ fn docker(settings: &Settings) -> Known {
     let host = settings.runtimes.docker.host.as_deref();
     let connected = endpoint::find(host, &variable, home.as_deref()).and_then(|candidates| {
         // A socket that nobody listens on any more must not hide one that answers.
-        let answers = |endpoint: &&EngineEndpoint| match endpoint.to_string().strip_prefix("unix://") {
-            Some(path) => std::os::unix::net::UnixStream::connect(path).is_ok(),
-            None => true,
+        let connect = |endpoint: &EngineEndpoint| match endpoint.to_string().strip_prefix("unix://") {
+            Some(path) => std::os::unix::net::UnixStream::connect(path).map(drop),
+            None => Ok(()),
         };
-        let answering = candidates.iter().find(answers);
+        let answering = candidates.iter().find(|endpoint| connect(endpoint).is_ok());
+        let is_denied = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        let denied = candidates.iter().any(|endpoint| connect(endpoint).is_err_and(is_denied));
         let endpoint = answering.or_else(|| candidates.first()).ok_or_else(|| {
             RuntimeError::new(ErrorKind::Unreachable, "no Docker socket was found")
                 .hint("install or start Docker, or set `runtimes.docker.host` in the settings")
         })?;
-        Ok((Docker::connect(RuntimeName::Docker.as_str(), endpoint)?, answering.is_some()))
+        Ok((Docker::connect(RuntimeName::Docker.as_str(), endpoint)?, answering.is_some(), denied))
     });
     match connected {
-        Ok((docker, answers)) => {
+        Ok((docker, answers, denied)) => {
             let locality = if docker.is_local() { Locality::Local } else { Locality::Remote };
             let docker: Arc<dyn Runtime> = Arc::new(docker);
-            if answers { Known::Here(docker, locality) } else { Known::Doubtful(docker, locality) }
+            if answers { Known::Here(docker, locality) } else { Known::Doubtful(docker, locality, denied) }
         }
         Err(error) => Known::Unusable(error.message, error.hint),
     }
@@ -377,7 +391,7 @@ mod tests {
             let mut settings = Settings::default();
             settings.runtimes.podman.host = Some(host.to_owned());
             match podman(&settings, &home) {
-                Known::Here(_, locality) | Known::Doubtful(_, locality) => locality,
+                Known::Here(_, locality) | Known::Doubtful(_, locality, _) => locality,
                 Known::Unusable(reason, _) => panic!("{reason}"),
             }
         };
