@@ -73,7 +73,11 @@ pub(crate) fn kept_text(
     let failed = |source| LockError::File { what, path: path.to_owned(), source };
     match fs::read_to_string(path) {
         Ok(text) if !text.trim().is_empty() => {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+            let is_others = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o077 != 0;
+            // It may be someone else's on purpose, such as a secret that the system hands out.
+            if is_others && let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(0o600)) {
+                tracing::warn!(path = %path.display(), %error, "others may read {what}");
+            }
             return Ok(text.trim().to_owned());
         }
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),

@@ -117,6 +117,7 @@ export async function follow({ onConnect, onMissed, onEvent, onLost, onPaused, o
     if (sight.aborted) {
       onPaused();
       await inSight();
+      isAsking = false;
       pause = 250;
       continue;
     }

@@ -52,7 +52,7 @@ impl Guard {
                 Code::Unauthorized,
                 "this call needs the broker's token as a bearer token",
             )
-            .hint("the token is in the file `token` in the broker's home; `berthold` reads it from there or from BERTHOLD_TOKEN"));
+            .hint("the token is in the file `token` in the broker's home; `berthold` takes it from the variable BERTHOLD_TOKEN"));
         }
         // The cookie comes with whatever the browser sends; only the broker's own page may have it sent.
         if !is_own_page(request) {

@@ -173,7 +173,9 @@ fn meant(request: ExecRequest) -> Result<runtime::ExecRequest, OperationError> {
 /// request itself.
 fn without_directory(error: RuntimeError, wanted: &runtime::ExecRequest) -> RuntimeError {
     let directory = wanted.workdir.as_ref().map(|directory| directory.display().to_string());
-    match directory.filter(|it| error.kind == ErrorKind::Invalid && error.message.contains(it.as_str())) {
+    match directory
+        .filter(|it| error.kind == ErrorKind::Invalid && it.len() > 1 && error.message.contains(it.as_str()))
+    {
         Some(directory) => {
             let message = format!("no command can run in {directory}, which is no directory inside");
             RuntimeError::new(ErrorKind::Command, message)

@@ -24,10 +24,6 @@ const TOLD: Duration = Duration::from_secs(60);
 /// When a client's system is asked whether it still has the connection: after this time without a word, then this often, and this many
 /// times in vain.
 const ASKED: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
-/// How long a client may take nothing of what there is for it (Linux, which then also asks for as long): a reader may pause.
-#[cfg(target_os = "linux")]
-const STUCK: Duration = Duration::from_secs(300);
-
 /// A connection that no runtime has to do with yet.
 pub(super) struct Taken {
     pub(super) stream: std::net::TcpStream,
@@ -123,8 +119,6 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepintvl(stream, ASKED.1)?;
     sockopt::set_tcp_keepcnt(stream, ASKED.2)?;
     sockopt::set_socket_keepalive(stream, true)?;
-    #[cfg(target_os = "linux")]
-    sockopt::set_tcp_user_timeout(stream, u32::try_from(STUCK.as_millis()).unwrap_or(u32::MAX))?;
     Ok(())
 }
 
@@ -145,7 +139,5 @@ mod tests {
         let taken = shares[0].dealt.recv().await.unwrap();
         assert!(taken.stream.nodelay().unwrap() && sockopt::socket_keepalive(&taken.stream).unwrap());
         assert_eq!(sockopt::tcp_keepidle(&taken.stream).unwrap(), ASKED.0);
-        #[cfg(target_os = "linux")]
-        assert_eq!(u128::from(sockopt::tcp_user_timeout(&taken.stream).unwrap()), STUCK.as_millis());
     }
 }

@@ -31,6 +31,8 @@ const REST: Duration = Duration::from_secs(60);
 /// A connection: one end to send requests, and the task that reads and writes, which ends with this.
 pub(super) struct Driven {
     sender: SendRequest<Body>,
+    /// Whether it was made for what becomes something else, and is of no use for bodies.
+    becomes_other: bool,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -43,11 +45,11 @@ impl Driven {
             // What is written to it then, and lost, is to be known.
             let (sender, connection) = builder.handshake(stream).await?;
             let task = tokio::spawn(async { drop(connection.with_upgrades().await) });
-            return Ok(Self { sender, _task: AbortOnDropHandle::new(task) });
+            return Ok(Self { sender, becomes_other, _task: AbortOnDropHandle::new(task) });
         }
         let (sender, connection) = builder.handshake(Server(stream)).await?;
         let task = tokio::spawn(async { drop(connection.await) });
-        Ok(Self { sender, _task: AbortOnDropHandle::new(task) })
+        Ok(Self { sender, becomes_other, _task: AbortOnDropHandle::new(task) })
     }
 }
 
@@ -104,7 +106,9 @@ impl Told {
         let Some(mut link) = self.link.take() else { return };
         let (home, to) = (Arc::clone(&self.home), self.to);
         tokio::spawn(async move {
-            if let Ok(Ok(())) = timeout(REST, link.sender.ready()).await {
+            if let Ok(Ok(())) = timeout(REST, link.sender.ready()).await
+                && !link.becomes_other
+            {
                 home.keep(|idle| idle.driven.keep(to, link));
             }
         });

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::process::{Command, Stdio};
 
 use api::{Agent, AgentState, Code, Label};
@@ -70,8 +70,13 @@ fn shown(url: &str, context: &Context, then: impl FnOnce(&str)) -> Result<(), Cl
 /// Opens a URL that lets one in. Every user of the host sees what programs are started with (proc(5), `/proc/PID/cmdline`), so it is
 /// handed over in a file that only this one can read.
 fn browse_unseen(url: &str, context: &Context) {
+    if opener().is_none() {
+        return;
+    }
     let handed = context.home().map_err(|error| error.body().message).and_then(|home| {
         let path = home.state().join("open.html");
+        let private = DirBuilder::new().recursive(true).mode(0o700).create(home.state());
+        private.map_err(|error| error.to_string())?;
         // One of an earlier time may be there, whose link has been used or is too old.
         drop(fs::remove_file(&path));
         let mut options = OpenOptions::new();
@@ -81,7 +86,7 @@ fn browse_unseen(url: &str, context: &Context) {
     });
     match handed {
         Ok(path) => browse(path.as_os_str()),
-        Err(error) => context.output.warn(&format!("no browser was opened: {error}")),
+        Err(error) => context.output.warn(&format!("no browser was opened ({error}): open the URL above")),
     }
 }
 
@@ -129,15 +134,19 @@ fn of_port<'a>(
 
 /// Opens a URL or a page if there is something to open it with; the URL was printed in any case.
 fn browse(what: &OsStr) {
-    let has_display =
-        ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|variable| std::env::var_os(variable).is_some());
-    let opener = match cfg!(target_os = "macos") {
-        true => "open",
-        false if has_display => "xdg-open",
-        false => return,
-    };
+    let Some(opener) = opener() else { return };
     let mut command = Command::new(opener);
     drop(command.arg(what).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn());
+}
+
+/// What opens things for a person, where there is a display.
+fn opener() -> Option<&'static str> {
+    let has_display =
+        ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|variable| std::env::var_os(variable).is_some());
+    match cfg!(target_os = "macos") {
+        true => Some("open"),
+        false => has_display.then_some("xdg-open"),
+    }
 }
 
 #[cfg(test)]
