@@ -4,21 +4,19 @@
 //! The task ends with whoever waits for the answer or reads it: a server that takes no more of a body would else keep the connection
 //! after its client is gone.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Context;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, Response};
-use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::HEADERS;
+use super::answer::{self, Answer};
 use super::connections::{Connections, connect};
 use super::server::Server;
 use super::trouble::Trouble;
@@ -60,7 +58,7 @@ impl Connections {
         to: Reach,
         mut request: Request<Body>,
         becomes_other: bool,
-    ) -> Result<Response<Told>, Trouble> {
+    ) -> Result<Response<Answer<Driven>>, Trouble> {
         loop {
             let kept = if becomes_other { None } else { self.take_driven(to) };
             let is_kept = kept.is_some();
@@ -69,14 +67,7 @@ impl Connections {
                 None => Driven::connect(to, self.place().await?, becomes_other).await?,
             };
             match link.sender.try_send_request(request).await {
-                Ok(response) => {
-                    let home = Arc::clone(self);
-                    let mut response = response.map(|body| Told { body, link: Some(link), home, to });
-                    if response.body().is_end_stream() {
-                        response.body_mut().bring_back();
-                    }
-                    return Ok(response);
-                }
+                Ok(response) => return Ok(answer::over(link, response, Arc::clone(self), to).await),
                 // The server may close a connection that nobody uses.
                 Err(mut refused) => match refused.take_message() {
                     Some(unsent) if is_kept => request = unsent,
@@ -92,51 +83,20 @@ impl Connections {
     }
 }
 
-/// The body of an answer.
-pub(super) struct Told {
-    body: Incoming,
-    link: Option<Driven>,
-    home: Arc<Connections>,
-    to: Reach,
-}
+impl answer::Link for Driven {
+    /// Its task does.
+    fn drive(&mut self, _context: &mut Context<'_>) {}
 
-impl Told {
-    /// Keeps the connection for the next request, once all has been sent too; the answer has been read to its end.
-    fn bring_back(&mut self) {
-        let Some(mut link) = self.link.take() else { return };
-        let (home, to) = (Arc::clone(&self.home), self.to);
+    /// Once all has been sent too.
+    fn bring_back(mut self, home: &Arc<Connections>, to: Reach, _context: &mut Context<'_>) {
+        let home = Arc::clone(home);
         tokio::spawn(async move {
-            if let Ok(Ok(())) = timeout(REST, link.sender.ready()).await
-                && !link.becomes_other
+            if let Ok(Ok(())) = timeout(REST, self.sender.ready()).await
+                && !self.becomes_other
             {
-                home.keep(|idle| idle.driven.keep(to, link));
+                home.keep(|idle| idle.driven.keep(to, self));
             }
         });
-    }
-}
-
-impl HttpBody for Told {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
-        if frame.is_none() || this.body.is_end_stream() {
-            this.bring_back();
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
@@ -155,7 +115,7 @@ mod tests {
     /// Uploads to a server that has answered so and reads nothing; what comes of it, the server, and the only place that there is.
     async fn upload(
         answered: &str,
-    ) -> (impl Future<Output = Result<Response<Told>, Trouble>>, TcpStream, Places) {
+    ) -> (impl Future<Output = Result<Response<Answer<Driven>>, Trouble>>, TcpStream, Places) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = Reach::at(listener.local_addr().unwrap());
         let places = Places::new(1);

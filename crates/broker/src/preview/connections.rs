@@ -7,18 +7,18 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::http::{Request, Response};
 use bytes::Bytes;
 use http_body_util::Empty;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
+use super::answer::{self, Answer};
 use super::bodies::Driven;
 use super::kept::Kept;
 use super::trouble::Trouble;
@@ -48,7 +48,7 @@ pub(super) struct Idle {
 }
 
 /// A connection: one end to send requests, and what reads and writes.
-struct Link {
+pub(super) struct Link {
     sender: SendRequest<Empty<Bytes>>,
     driver: Driver,
 }
@@ -85,6 +85,19 @@ impl Link {
     }
 }
 
+impl answer::Link for Link {
+    fn drive(&mut self, context: &mut Context<'_>) {
+        self.driver.drive(context);
+    }
+
+    fn bring_back(mut self, home: &Arc<Connections>, to: Reach, context: &mut Context<'_>) {
+        self.driver.drive(context);
+        if self.driver.connection.is_some() {
+            home.keep(|idle| idle.links.keep(to, self));
+        }
+    }
+}
+
 /// A new connection to a server.
 pub(super) async fn connect(to: Reach, place: Place) -> Result<Placed<TcpStream>, Trouble> {
     let stream = timeout(CONNECTING, to.connect()).await.map_err(|_| Trouble::Silent)??;
@@ -113,7 +126,7 @@ impl Connections {
         self: &Arc<Self>,
         to: Reach,
         mut request: Asked,
-    ) -> impl Future<Output = Result<Response<Answer>, Trouble>> + use<> {
+    ) -> impl Future<Output = Result<Response<Answer<Link>>, Trouble>> + use<> {
         let home = Arc::clone(self);
         async move {
             let (mut may_be_kept, mut has_many_headers) = (true, false);
@@ -138,17 +151,7 @@ impl Connections {
                     .await
                 };
                 match answered {
-                    Ok(response) => {
-                        let mut response = response.map(|body| Answer { body, link: Some(link), home, to });
-                        if response.body().is_end_stream() {
-                            poll_fn(|context| {
-                                response.body_mut().bring_back(context);
-                                Poll::Ready(())
-                            })
-                            .await;
-                        }
-                        return Ok(response);
-                    }
+                    Ok(response) => return Ok(answer::over(link, response, home, to).await),
                     // The server may close a connection that nobody uses, also while a request is on its way to it.
                     Err(mut refused) => match (refused.take_message(), again) {
                         (Some(unsent), _) if is_kept => request = unsent,
@@ -227,58 +230,6 @@ fn repeated(request: &Asked) -> Option<Asked> {
     *again.uri_mut() = request.uri().clone();
     *again.headers_mut() = request.headers().clone();
     Some(again)
-}
-
-/// The body of an answer. Whoever reads it drives the connection.
-pub(super) struct Answer {
-    body: Incoming,
-    link: Option<Link>,
-    home: Arc<Connections>,
-    to: Reach,
-}
-
-impl Answer {
-    /// Keeps the connection for the next request; the answer has been read to its end.
-    fn bring_back(&mut self, context: &mut Context<'_>) {
-        let Some(mut link) = self.link.take() else { return };
-        link.driver.drive(context);
-        if link.driver.connection.is_some() {
-            self.home.keep(|idle| idle.links.keep(self.to, link));
-        }
-    }
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let this = self.get_mut();
-        let mut polled = Pin::new(&mut this.body).poll_frame(context);
-        if polled.is_pending()
-            && let Some(link) = &mut this.link
-        {
-            // Nothing is read before someone asks for it, which has just been done.
-            link.driver.drive(context);
-            polled = Pin::new(&mut this.body).poll_frame(context);
-        }
-        let frame = ready!(polled);
-        if frame.is_none() || this.body.is_end_stream() {
-            this.bring_back(context);
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 #[cfg(test)]

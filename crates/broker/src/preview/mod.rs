@@ -10,6 +10,7 @@
 //! alone. Names of `preview_url` are for whoever reaches the broker's address.
 
 pub(crate) mod address;
+mod answer;
 mod bodies;
 mod connections;
 mod front;
