@@ -27,10 +27,8 @@ use crate::clock;
 use crate::core::Core;
 use crate::error::OperationError;
 use crate::lock::random_token;
-use crate::preview::SESSION_COOKIE;
+use crate::preview::{PAGE_HEADER, SESSION_COOKIE};
 
-/// The header with the page's half of a session.
-const PAGE: &str = "berthold-page";
 /// How long a ticket can be handed in.
 const TICKET: Duration = Duration::from_secs(60);
 /// How long the request that hands it in may take, and how long it may be, in bytes.
@@ -59,7 +57,7 @@ impl Sessions {
     /// Whether the request brings both halves of a session that holds.
     pub(super) fn admits(&self, headers: &HeaderMap) -> bool {
         let now = clock::now().0;
-        let page = headers.get(PAGE).and_then(|value| bytes(value.to_str().ok()?));
+        let page = headers.get(PAGE_HEADER).and_then(|value| bytes(value.to_str().ok()?));
         let Some(page) = page else { return false };
         let pairs = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
         let mut pairs =
@@ -199,7 +197,7 @@ mod tests {
     use super::*;
 
     fn headers(cookie: &str, page: &str) -> HeaderMap {
-        let page = (axum::http::HeaderName::from_static(PAGE), page.parse().unwrap());
+        let page = (PAGE_HEADER, page.parse().unwrap());
         HeaderMap::from_iter([(COOKIE, cookie.parse().unwrap()), page])
     }
 

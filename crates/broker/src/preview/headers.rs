@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 /// How the cookies of the page's sessions begin, which reach no agent.
 pub(crate) const SESSION: &str = "berthold-session-";
 /// The page's half of a session, which reaches none either.
-const PAGE: HeaderName = HeaderName::from_static("berthold-page");
+pub(crate) const PAGE: HeaderName = HeaderName::from_static("berthold-page");
 /// Which brokers a request has come through, by their ids.
 const PASSAGE: HeaderName = HeaderName::from_static("berthold-preview");
 /// How often a request may come through one broker.

@@ -22,7 +22,7 @@ mod server;
 mod trouble;
 
 pub(crate) use self::front::Front;
-pub(crate) use self::headers::SESSION as SESSION_COOKIE;
+pub(crate) use self::headers::{PAGE as PAGE_HEADER, SESSION as SESSION_COOKIE};
 
 use std::future::ready;
 use std::net::IpAddr;
