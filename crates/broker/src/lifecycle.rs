@@ -63,7 +63,6 @@ impl Core {
                 if !request.replace {
                     return Err(differs(&record, &differences));
                 }
-                self.check_sources(plan.runtime.as_ref(), &plan.spec, record.spec.as_ref())?;
                 self.foresee(&record, &plan.runtime, &plan.spec).await?;
                 record.container = Some(observed.id);
                 self.halt(&held_by, record, self.settings.server.broker.stop_timeout).await?;
@@ -221,7 +220,7 @@ impl Core {
         runtime: &Arc<dyn Runtime>,
         spec: &AgentSpec,
     ) -> Result<(), OperationError> {
-        spec::mounts(spec, runtime.needs_image())?;
+        self.check_sources(runtime.as_ref(), spec, record.spec.as_ref())?;
         self.check_lease(record, spec.ports)?;
         self.prepare_image(runtime, &record.key, spec).await
     }

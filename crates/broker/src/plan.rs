@@ -100,15 +100,15 @@ impl Core {
         before: Option<&AgentSpec>,
     ) -> Result<(), OperationError> {
         let name = runtime.name();
+        let mounts = |spec| spec::mounts(spec, runtime.needs_image());
+        let (had, mounts) = (before.map(mounts).transpose()?.unwrap_or_default(), mounts(spec)?);
         // What another host has cannot be seen from here, nor what the nodes of a cluster have.
         let is_here =
             self.runtimes.locality(name) == Locality::Local && name != RuntimeName::Kubernetes.as_str();
-        if !runtime.needs_image() || !is_here {
+        if !is_here {
             return Ok(());
         }
-        let had = before.map(|spec| spec::mounts(spec, true)).transpose()?.unwrap_or_default();
         let is_new = |source: &&str| had.iter().all(|mount| mount.source != **source);
-        let mounts = spec::mounts(spec, true)?;
         let mut sources = mounts.iter().map(|mount| mount.source.as_str()).filter(is_new);
         match sources.find(|source| is_missing(Path::new(source))) {
             None => Ok(()),
