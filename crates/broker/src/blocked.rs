@@ -35,8 +35,8 @@ const REFUSED: Duration = Duration::from_secs(30);
 const SLOW: Duration = Duration::from_secs(3);
 /// For how long such a one is not asked again.
 const SILENT: Duration = Duration::from_secs(30);
-/// How long a broker waits for an engine to tell for the first time which ports it holds, before it takes it for gone; in milliseconds.
-const UNTOLD: i64 = 600_000;
+/// How long a broker waits for an engine to tell for the first time which ports it holds, before it takes it for gone.
+const UNTOLD: Duration = Duration::from_secs(600);
 
 /// What a port is blocked by if nothing more is known.
 const UNKNOWN: &str = "another process on this host";
@@ -217,7 +217,7 @@ impl Core {
 
     /// The engines that have told nothing since this broker started, which was not long ago: of what they publish nothing is known yet.
     fn untold(&self) -> impl Iterator<Item = &'static str> {
-        let is_new = clock::now().0.saturating_sub(self.started_at.0) < UNTOLD;
+        let is_new = self.state().taken_up.is_none_or(|at| at.elapsed() < UNTOLD);
         let engines = [RuntimeName::Docker, RuntimeName::Podman].map(RuntimeName::as_str).into_iter();
         let has_told = |name: &str| self.state().told_held.contains_key(name);
         engines.filter(move |name| is_new && self.runtimes.may_publish(name) && !has_told(name))

@@ -73,8 +73,8 @@ pub(crate) struct State {
     pub(crate) missing: HashMap<LeaseId, Instant>,
     /// The ports that an engine refused though nothing here shows why, and when.
     pub(crate) refused: BTreeMap<Port, Instant>,
-    /// Whether what an earlier broker left is taken up, so that whatever runs is watched.
-    pub(crate) is_taken_up: bool,
+    /// Since when what an earlier broker left is taken up, so that whatever runs is watched.
+    pub(crate) taken_up: Option<Instant>,
     /// The runtimes that have had an agent since this broker started.
     pub(crate) used: BTreeSet<String>,
     /// What owners have again of former ports if their start comes to nothing.
@@ -230,7 +230,7 @@ impl State {
             granted: HashMap::new(),
             missing: HashMap::new(),
             refused: BTreeMap::new(),
-            is_taken_up: false,
+            taken_up: None,
             used: BTreeSet::new(),
             before: HashMap::new(),
             watched: HashSet::new(),

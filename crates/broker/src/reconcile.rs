@@ -130,13 +130,13 @@ impl Core {
                 seen_again.push(lease.id.clone());
             }
             let is_new_to_it = seen.is_some() && engine.is_some() && record.engine.as_deref() != engine;
-            // Such as by another `expose` since the broker was started anew.
+            // Another `expose` may be in force since the broker was started anew. What this process publishes comes a moment later.
             let address = seen.and_then(|seen| launch::address(record, seen));
-            let is_moved = address.is_some() && record.published != address;
-            let is_lost = record.published.is_some() && address.is_none() && publishes_nothing;
+            let is_news = record.published != address && (address.is_some() || publishes_nothing);
             // Its engine was not there when this broker started.
-            let is_unwatched = state.is_taken_up && seen.is_some() && !state.watched.contains(&lease.id);
-            if is_new_to_it || is_moved || is_lost || is_unwatched || verdict != Verdict::Keep {
+            let is_unwatched =
+                state.taken_up.is_some() && seen.is_some() && !state.watched.contains(&lease.id);
+            if is_new_to_it || is_news || is_unwatched || verdict != Verdict::Keep {
                 due.push(record.key.clone());
             }
         }

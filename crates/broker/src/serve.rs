@@ -16,7 +16,7 @@ use pool::{Owner, Port, PortRange};
 use runtime::process::ShimCommand;
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -241,7 +241,7 @@ pub(crate) async fn take_up(core: &Arc<Core>) -> usize {
     for record in &running {
         core.watch(record);
     }
-    core.state().is_taken_up = true;
+    core.state().taken_up = Some(Instant::now());
     let held: Vec<_> = core.state().bare.values().cloned().collect();
     for bare in &held {
         core.watch_held(bare);
