@@ -26,13 +26,10 @@ use crate::home::Home;
 #[derive(Clone)]
 enum Known {
     Here(Arc<dyn Runtime>, Locality),
-    /// What answers may come to be elsewhere than where this looks.
-    Doubtful(Arc<dyn Runtime>, Locality, Denied),
+    /// It does not answer, for this reason, and what does may come to be elsewhere than where this looks.
+    Doubtful(Arc<dyn Runtime>, Locality, io::ErrorKind),
     Unusable(String, Option<String>),
 }
-
-/// Whether this user may not speak to it, and so has nothing there.
-type Denied = bool;
 
 impl Known {
     fn runtime(&self) -> Option<(&Arc<dyn Runtime>, Locality)> {
@@ -153,10 +150,13 @@ impl Runtimes {
         known.as_ref().and_then(Known::runtime).map_or(Locality::Remote, |(_, locality)| locality)
     }
 
-    /// Whether that runtime is here and may have published ports for this user.
+    /// Whether that runtime is here and may have published ports for this user, who has none where they may not speak to it.
     pub(crate) fn may_publish(&self, name: &str) -> bool {
-        let known = self.known.get(name).map(Entry::known);
-        matches!(known, Some(Known::Here(..) | Known::Doubtful(_, _, false)))
+        match self.known.get(name).map(Entry::known) {
+            Some(Known::Here(..)) => true,
+            Some(Known::Doubtful(_, _, why)) => why != io::ErrorKind::PermissionDenied,
+            Some(Known::Unusable(..)) | None => false,
+        }
     }
 
     /// The names of all.
@@ -259,7 +259,7 @@ fn entry(find: impl Fn() -> Known + Send + Sync + 'static) -> Entry {
         let faulty = |runtime| -> Arc<dyn Runtime> { Arc::new(crate::faults::Faulty(runtime)) };
         match find() {
             Known::Here(runtime, locality) => Known::Here(faulty(runtime), locality),
-            Known::Doubtful(runtime, locality, denied) => Known::Doubtful(faulty(runtime), locality, denied),
+            Known::Doubtful(runtime, locality, why) => Known::Doubtful(faulty(runtime), locality, why),
             unusable @ Known::Unusable(..) => unusable,
         }
     };
@@ -276,20 +276,30 @@ fn docker(settings: &Settings) -> Known {
             Some(path) => std::os::unix::net::UnixStream::connect(path).map(drop),
             None => Ok(()),
         };
-        let answering = candidates.iter().find(|endpoint| connect(endpoint).is_ok());
-        let is_denied = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
-        let denied = candidates.iter().any(|endpoint| connect(endpoint).is_err_and(is_denied));
+        let mut failures = Vec::new();
+        let answering = candidates.iter().find(|endpoint| match connect(endpoint) {
+            Ok(()) => true,
+            Err(error) => {
+                failures.push(error.kind());
+                false
+            }
+        });
         let endpoint = answering.or_else(|| candidates.first()).ok_or_else(|| {
             RuntimeError::new(ErrorKind::Unreachable, "no Docker socket was found")
                 .hint("install or start Docker, or set `runtimes.docker.host` in the settings")
         })?;
-        Ok((Docker::connect(RuntimeName::Docker.as_str(), endpoint)?, answering.is_some(), denied))
+        let denied = failures.iter().find(|why| **why == io::ErrorKind::PermissionDenied);
+        let why = answering.is_none().then(|| denied.or(failures.first()).copied()).flatten();
+        Ok((Docker::connect(RuntimeName::Docker.as_str(), endpoint)?, why))
     });
     match connected {
-        Ok((docker, answers, denied)) => {
+        Ok((docker, why)) => {
             let locality = if docker.is_local() { Locality::Local } else { Locality::Remote };
             let docker: Arc<dyn Runtime> = Arc::new(docker);
-            if answers { Known::Here(docker, locality) } else { Known::Doubtful(docker, locality, denied) }
+            match why {
+                None => Known::Here(docker, locality),
+                Some(why) => Known::Doubtful(docker, locality, why),
+            }
         }
         Err(error) => Known::Unusable(error.message, error.hint),
     }
