@@ -5,6 +5,9 @@
 //! there is no runtime directory, beside the state), settings in `$XDG_CONFIG_HOME/berthold`.
 
 use std::ffi::OsString;
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The paths of one broker.
@@ -67,6 +70,14 @@ impl Home {
         &self.state
     }
 
+    /// Makes the directory of the state, if it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn make(&self) -> io::Result<()> {
+        private_directory(&self.state)
+    }
+
     /// The Unix socket on which the broker answers.
     pub fn socket(&self) -> &Path {
         &self.socket
@@ -127,4 +138,9 @@ impl Home {
     pub fn processes(&self) -> PathBuf {
         self.state.join("processes")
     }
+}
+
+/// Makes a directory, with those above it, that only its owner can enter; one that is there stays as it is.
+pub(crate) fn private_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

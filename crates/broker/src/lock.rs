@@ -2,8 +2,10 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use crate::home;
 
 /// The lock of a home, or of a socket; whoever has it is its broker. It ends with the process, however that ends.
 #[derive(Debug)]
@@ -53,14 +55,10 @@ impl BrokerLock {
     }
 }
 
-/// Makes a directory, with those above it, that only its owner can enter; one that is there stays as it is.
+/// Makes a directory that only its owner can enter, as [`home::private_directory`] does.
 pub(crate) fn private_directory(path: &Path) -> Result<(), LockError> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(path).map_err(|source| LockError::File {
-        what: "the directory",
-        path: path.to_owned(),
-        source,
-    })
+    let failed = |source| LockError::File { what: "the directory", path: path.to_owned(), source };
+    home::private_directory(path).map_err(failed)
 }
 
 /// The text of a file that is made, with `fresh`, where there is none. Only its owner can read it, also if a copy of the home has left it

@@ -6,9 +6,9 @@
 //! grown beyond a limit is kept once more as `broker.log.1`.
 
 use std::env;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -91,11 +91,7 @@ impl BackgroundError {
 pub(crate) async fn start(context: &Context, client: &Client) -> Result<Option<Started>, CliError> {
     let home = context.home()?;
     let failed = |path: &Path, source| BackgroundError::File { path: path.to_owned(), source };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(home.state())
-        .map_err(|error| failed(home.state(), error))?;
+    home.make().map_err(|error| failed(home.state(), error))?;
     // Held until the broker answers.
     let _lock = take(&home.start_lock()).await?;
     if client.ready().await.is_ok() {

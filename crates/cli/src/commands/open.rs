@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 
 use api::{Agent, AgentState, Code, Label};
@@ -75,8 +75,7 @@ fn browse_unseen(url: &str, context: &Context) {
     }
     let handed = context.home().map_err(|error| error.body().message).and_then(|home| {
         let path = home.state().join("open.html");
-        let private = DirBuilder::new().recursive(true).mode(0o700).create(home.state());
-        private.map_err(|error| error.to_string())?;
+        home.make().map_err(|error| error.to_string())?;
         // One of an earlier time may be there, whose link has been used or is too old.
         drop(fs::remove_file(&path));
         let mut options = OpenOptions::new();
