@@ -50,15 +50,18 @@ pub fn load(sources: &Sources) -> Result<Loaded, SettingsError> {
     let nowhere = Arc::new(Origin::Flag { name: String::new(), text: String::new() });
     let mut root = Node { value: Value::Null, place: Place::start(&nowhere) };
     let mut project = None;
-    let layers: Vec<&PathBuf> = match &sources.explicit {
-        Some(file) => vec![file],
-        None => sources.layers.iter().chain(&sources.project).collect(),
+    let layers: Vec<(&PathBuf, bool)> = match &sources.explicit {
+        Some(file) => vec![(file, false)],
+        None => {
+            let layers = sources.layers.iter().map(|path| (path, false));
+            layers.chain(sources.project.iter().map(|path| (path, true))).collect()
+        }
     };
-    for path in layers {
+    for (path, is_projects) in layers {
         if let Some(text) = read_file(path, sources.explicit.is_some())? {
             let origin = Arc::new(Origin::File { path: path.clone(), text });
             let layer = tree::parse(&origin)?;
-            if sources.explicit.is_none() && sources.project.as_ref() == Some(path) {
+            if is_projects {
                 keys::check(&layer)?;
                 project::check_keys(&layer)?;
                 project = Some(layer.clone());
