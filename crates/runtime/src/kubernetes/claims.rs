@@ -166,7 +166,7 @@ async fn is_left_behind(client: &Client, claim: &Lease, now: Option<i64>) -> Res
     if !is_old(created(claim), now) {
         return Ok(false);
     }
-    let Some(lease) = claim.metadata.labels.as_ref().and_then(|labels| labels.get(LEASE_LABEL)) else {
+    let Some(lease) = pod::lease(&claim.metadata) else {
         // It is none that a broker has made.
         return Ok(false);
     };

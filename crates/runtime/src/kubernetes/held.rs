@@ -134,7 +134,7 @@ async fn ports(client: &Client, place: Place, limit: Duration) -> Result<Vec<Hel
         }
         let by =
             format!("the pod {}", full_name(pod.metadata.namespace.as_ref(), pod.metadata.name.as_ref()));
-        let lease = pod.metadata.labels.as_ref().and_then(|labels| labels.get(super::LEASE_LABEL)).cloned();
+        let lease = pod::lease(&pod.metadata).cloned();
         let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
         let ports = containers.flat_map(|container| container.ports.iter().flatten());
         let ports = ports.filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"));
@@ -148,7 +148,7 @@ async fn ports(client: &Client, place: Place, limit: Duration) -> Result<Vec<Hel
     for service in &services.items {
         let metadata = &service.metadata;
         let by = format!("the service {}", full_name(metadata.namespace.as_ref(), metadata.name.as_ref()));
-        let lease = metadata.labels.as_ref().and_then(|labels| labels.get(super::LEASE_LABEL)).cloned();
+        let lease = pod::lease(metadata).cloned();
         let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
         held.extend(ports.filter_map(|port| u16::try_from(port.node_port?).ok()).map(|port| HeldPort {
             port,

@@ -271,7 +271,7 @@ impl Kubernetes {
 
     /// The first port of the pod that something else in the cluster holds, if that can be told.
     async fn held_by_others(&self, pod: &Pod) -> Option<u16> {
-        let lease = pod.metadata.labels.as_ref()?.get(LEASE_LABEL);
+        let lease = pod::lease(&pod.metadata);
         let held = self.held_ports(false).await.ok()?;
         let is_held = |port: &u16| held.iter().any(|it| it.port == *port && it.lease.as_ref() != lease);
         pod::publish(pod).iter().map(|port| port.host).find(is_held)
@@ -314,8 +314,8 @@ impl Kubernetes {
     }
 
     async fn has_service(&self, pod: &Pod) -> Result<bool, RuntimeError> {
-        let lease = pod::all_labels(pod).remove(LEASE_LABEL).unwrap_or_default();
-        services::is_there(&self.client().await?, &self.options.namespace, &lease).await
+        let lease = pod::lease(&pod.metadata).map_or("", String::as_str);
+        services::is_there(&self.client().await?, &self.options.namespace, lease).await
     }
 
     fn unpublished(&self) -> MutexGuard<'_, HashSet<String>> {
@@ -380,7 +380,7 @@ impl Kubernetes {
     async fn unpublish(&self, pod: &Pod) -> Result<(), RuntimeError> {
         self.forwards.withdraw(&pod::id(pod)).await;
         self.unpublished().remove(&pod::id(pod));
-        match pod.metadata.labels.as_ref().and_then(|labels| labels.get(LEASE_LABEL)) {
+        match pod::lease(&pod.metadata) {
             Some(lease) => self.unreserve(lease).await,
             None => Ok(()),
         }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::Expose;
-use crate::{Console, ErrorKind, Network, Observed, ObservedState, Publish, RuntimeError, Spec};
+use crate::{Console, ErrorKind, LEASE_LABEL, Network, Observed, ObservedState, Publish, RuntimeError, Spec};
 
 /// The container of the agent.
 pub(super) const CONTAINER: &str = "agent";
@@ -88,6 +88,11 @@ pub(super) fn pod(spec: &Spec, expose: Expose) -> Result<Pod, RuntimeError> {
         }),
         status: None,
     })
+}
+
+/// The lease of what a broker has made, a pod or what belongs to one.
+pub(super) fn lease(metadata: &ObjectMeta) -> Option<&String> {
+    metadata.labels.as_ref()?.get(LEASE_LABEL)
 }
 
 /// What its standard streams are.

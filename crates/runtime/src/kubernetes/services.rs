@@ -93,7 +93,7 @@ fn service(labels: &BTreeMap<String, String>, ports: &[Publish]) -> Service {
 /// Has the Service go with its pod, also if someone else deletes that.
 pub(super) async fn own(client: &Client, namespace: &str, owner: &Pod) {
     let services: Api<Service> = Api::namespaced(client.clone(), namespace);
-    let name = name(owner.metadata.labels.as_ref().map_or("", lease_of));
+    let name = name(pod::lease(&owner.metadata).map_or("", String::as_str));
     let patch =
         Patch::Merge(serde_json::json!({ "metadata": { "ownerReferences": [owner_reference(owner)] } }));
     let parameters = PatchParams::default();
