@@ -118,12 +118,7 @@ fn a_pool_inside_the_kernels_range_is_warned_of() {
 #[test]
 fn a_dry_run_shows_what_a_real_one_does() {
     needs_docker!();
-    let settings = |range: &str| {
-        format!(
-            "server: {{ broker: {{ listen: none, reconcile_interval: 1h, port_pool: {{ range: \"{range}\" }} }} }}\n"
-        )
-    };
-    let mut host = Host::with_settings(settings, 6);
+    let mut host = Host::looking_every("1h", 6);
     host.serve();
     let image = image();
     host.ok(&idle_agent("kept", &image));

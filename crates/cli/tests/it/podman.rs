@@ -68,12 +68,7 @@ fn an_engine_that_comes_after_the_broker_is_found() {
         eprintln!("Podman is not here: not tested");
         return;
     }
-    let settings = |range: &str| {
-        format!(
-            "server: {{ broker: {{ listen: none, reconcile_interval: 500ms, port_pool: {{ range: \"{range}\" }} }} }}\n"
-        )
-    };
-    let mut host = Host::with_settings(settings, 4);
+    let mut host = Host::looking_every("500ms", 4);
     host.serve();
     let image = image();
     let mut arguments = idle_agent("dev", &image);

@@ -12,16 +12,6 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-/// A host whose broker looks at everything so often.
-fn looking_every(interval: &str, ports: u16) -> Host {
-    let settings = |range: &str| {
-        format!(
-            "server: {{ broker: {{ listen: none, reconcile_interval: {interval}, port_pool: {{ range: \"{range}\" }} }} }}\n"
-        )
-    };
-    Host::with_settings(settings, ports)
-}
-
 fn idle_process(name: &str) -> Vec<&str> {
     vec!["start", name, "--runtime", "process", "--", "sleep", "100000"]
 }
@@ -56,7 +46,7 @@ fn shown(host: &Host, port: u16) -> Value {
 #[test]
 fn a_container_of_an_image_that_has_an_agents_labels_is_a_strangers() {
     needs_docker!();
-    let (mut host, image) = (looking_every("300ms", 8), image());
+    let (mut host, image) = (Host::looking_every("300ms", 8), image());
     host.serve();
     host.ok(&idle_agent("dev", &image));
     let copy = format!("localhost/{}-copy:1", host.project());
@@ -92,7 +82,7 @@ fn a_container_of_an_image_that_has_an_agents_labels_is_a_strangers() {
 #[test]
 fn a_leftover_on_a_runtime_without_agents_is_removed() {
     needs_docker!();
-    let (mut host, image) = (looking_every("300ms", 4), image());
+    let (mut host, image) = (Host::looking_every("300ms", 4), image());
     host.serve();
     host.ok(&idle_agent("dev", &image));
     // The broker listens to the engine from here on, and has looked at all of it once for that.
@@ -108,7 +98,7 @@ fn a_leftover_on_a_runtime_without_agents_is_removed() {
 #[test]
 fn a_claim_to_the_lease_of_another_agent_is_reported() {
     needs_docker!();
-    let (mut host, image) = (looking_every("300ms", 8), image());
+    let (mut host, image) = (Host::looking_every("300ms", 8), image());
     host.serve();
     host.ok(&idle_agent("dev", &image));
     let lease = host.agent("dev")["lease"].as_str().unwrap().to_owned();
@@ -127,7 +117,7 @@ fn a_claim_to_the_lease_of_another_agent_is_reported() {
 /// P4: an agent that is to be forgotten is, also if it could not be removed when it ended.
 #[test]
 fn what_is_to_be_forgotten_is_removed_later_if_not_at_once() {
-    let mut host = looking_every("300ms", 4);
+    let mut host = Host::looking_every("300ms", 4);
     host.serve_with(&[("BERTHOLD_FAULT", "refuse 1 process remove")]);
     host.ok(&["start", "job", "--rm", "--runtime", "process", "--", "sleep", "1"]);
     let is_gone = || host.run(&["show", "job"]).code == 3;
@@ -170,7 +160,7 @@ fn what_is_seen_again_is_not_missing_any_more() {
 /// P7, L2: the engine's word counts for a while where a probe would say otherwise at once.
 #[test]
 fn a_port_that_only_the_engine_sees_taken_stays_blocked_for_a_while() {
-    let mut host = looking_every("300ms", 8);
+    let mut host = Host::looking_every("300ms", 8);
     let refused = host.port(1);
     host.serve_with(&[("BERTHOLD_FAULT", &format!("occupied {refused}"))]);
     host.ok(&idle_process("dev"));
@@ -193,7 +183,7 @@ fn a_port_that_only_the_engine_sees_taken_stays_blocked_for_a_while() {
 /// P6: what a failed start could not clean up at once does not change which ports the agent had before.
 #[test]
 fn a_start_that_is_cleaned_up_late_leaves_the_former_ports() {
-    let mut host = looking_every("300ms", 8);
+    let mut host = Host::looking_every("300ms", 8);
     host.serve();
     host.ok(&idle_process("dev"));
     host.ok(&["stop", "dev", "-t", "0s"]);
@@ -339,7 +329,7 @@ fn an_engine_that_hangs_is_waited_for_once() {
 #[test]
 fn what_is_made_anew_by_hand_is_shown_as_it_is() {
     needs_docker!();
-    let (mut host, image) = (looking_every("300ms", 8), image());
+    let (mut host, image) = (Host::looking_every("300ms", 8), image());
     host.serve();
     host.ok(&idle_agent("dev", &image));
     let (agent, name) = (host.agent("dev"), host.container("dev"));
@@ -380,7 +370,7 @@ fn what_is_made_anew_by_hand_is_shown_as_it_is() {
 #[test]
 fn a_stop_stops_also_what_someone_started_again_and_has_no_lease() {
     needs_docker!();
-    let (mut host, image) = (looking_every("300ms", 2), image());
+    let (mut host, image) = (Host::looking_every("300ms", 2), image());
     host.serve();
     host.ok(&idle_agent("dev", &image));
     host.ok(&["stop", "dev", "-t", "0s"]);
@@ -400,7 +390,7 @@ fn a_stop_stops_also_what_someone_started_again_and_has_no_lease() {
 #[test]
 fn what_is_adopted_after_a_failed_start_survives_a_crash() {
     needs_docker!();
-    let (mut host, image) = (looking_every("300ms", 8), image());
+    let (mut host, image) = (Host::looking_every("300ms", 8), image());
     host.serve();
     host.error(1, &["start", "dev", "--image", &image, "--", "sh", "-c", "exit 3"]);
     assert_eq!(host.agent("dev")["state"], "failed");

@@ -63,6 +63,16 @@ impl Host {
         )
     }
 
+    /// A home whose broker looks at everything so often.
+    pub(crate) fn looking_every(interval: &str, ports: u16) -> Self {
+        let settings = |range: &str| {
+            format!(
+                "server: {{ broker: {{ listen: none, reconcile_interval: {interval}, port_pool: {{ range: \"{range}\" }} }} }}\n"
+            )
+        };
+        Self::with_settings(settings, ports)
+    }
+
     /// A broker whose Docker is behind `socket`, which it looks at every `interval`.
     pub(crate) fn with_engine_at(socket: &Path, interval: &str, ports: u16) -> Self {
         let settings = |range: &str| {

@@ -233,14 +233,7 @@ fn a_pod_that_is_made_anew_by_hand_is_reached_again() {
 #[test]
 fn a_cluster_that_is_known_after_the_broker_has_started_is_reached() {
     needs_cluster!();
-    let mut host = Host::with_settings(
-        |range| {
-            format!(
-                "server: {{ broker: {{ listen: none, reconcile_interval: 500ms, port_pool: {{ range: \"{range}\" }} }} }}\n"
-            )
-        },
-        4,
-    );
+    let mut host = Host::looking_every("500ms", 4);
     host.serve();
     web(&host, "dev");
     host.stop_broker();
