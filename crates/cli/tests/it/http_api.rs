@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
@@ -99,4 +99,39 @@ fn the_command_line_speaks_to_a_broker_by_its_url() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(8), "{output:?}");
+}
+
+/// P10: what listens on a port of this host may be anyone's, also under the name of this host.
+#[test]
+fn the_home_s_token_is_shown_to_nobody_else() {
+    let (host, _) = listening();
+    let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://localhost:{}", stranger.local_addr().unwrap().port());
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = stranger.accept().unwrap();
+        let mut asked = [0; 4096];
+        let length = stream.read(&mut asked).unwrap();
+        String::from_utf8_lossy(&asked[..length]).into_owned()
+    });
+    assert_eq!(host.run(&["--broker", &url, "list"]).code, 5);
+    let asked = asked.join().unwrap().to_lowercase();
+    assert!(asked.starts_with("get /v1/agents") && !asked.contains("authorization"), "{asked}");
+}
+
+/// P10: every user of the host sees what programs are started with.
+#[test]
+fn the_link_that_signs_in_is_in_no_command_line() {
+    let (host, _) = listening();
+    let (opener, opened) = (host.path("xdg-open"), host.path("opened"));
+    fs::write(&opener, format!("#!/bin/sh\necho \"$@\" > {}\n", opened.display())).unwrap();
+    fs::set_permissions(&opener, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", host.path("").display(), std::env::var("PATH").unwrap());
+    let output = host.command().arg("open").env("PATH", path).env("DISPLAY", ":9").output().unwrap();
+    let url = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    assert!(url.contains("#ticket="), "{url}");
+    let typed = || fs::read_to_string(&opened).unwrap_or_default().trim().to_owned();
+    eventually("it is opened", || !typed().is_empty());
+    assert_eq!(typed(), host.path("open.html").display().to_string());
+    assert!(fs::read_to_string(typed()).unwrap().contains(&url));
+    assert_eq!(fs::metadata(typed()).unwrap().permissions().mode() & 0o777, 0o600);
 }
