@@ -37,7 +37,7 @@ pub enum ReconcileAction {
     MarkRunning,
     /// The agent is entered as ended, and its ports are given back.
     Release,
-    /// Nothing yet: what is not there must be missing for a while before its ports are given back.
+    /// Nothing yet: what is not there, or has not started, must be seen so for a while before its ports are given back or it is removed.
     Wait,
     /// What is left of a start or of an earlier agent is removed.
     Remove,

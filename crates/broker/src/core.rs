@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use pool::{AgentKey, LeaseId, Moment, PoolSpec, Port, PortPool, PortRange};
 use runtime::HeldPort;
@@ -71,6 +72,9 @@ pub(crate) struct State {
     pub(crate) granted: HashMap<LeaseId, Instant>,
     /// Since when the runtime has had nothing of a lease, whenever it was asked.
     pub(crate) missing: HashMap<LeaseId, Instant>,
+    /// Since when something on a runtime that bears no lease of the ledger has been seen not to have started, by the runtime's name and
+    /// the id there.
+    pub(crate) unstarted: HashMap<(&'static str, String), Instant>,
     /// The ports that an engine refused though nothing here shows why, and when.
     pub(crate) refused: BTreeMap<Port, Instant>,
     /// Since when what an earlier broker left is taken up, so that whatever runs is watched.
@@ -229,6 +233,7 @@ impl State {
             former: BTreeMap::new(),
             granted: HashMap::new(),
             missing: HashMap::new(),
+            unstarted: HashMap::new(),
             refused: BTreeMap::new(),
             taken_up: None,
             used: BTreeSet::new(),
@@ -250,6 +255,11 @@ impl State {
             age: age.unwrap_or_else(|| clock::age(lease.since)),
             missing_for: self.missing.get(&lease.id).map(Instant::elapsed),
         }
+    }
+
+    /// For how long something on a runtime has been seen not to have started.
+    pub(crate) fn unstarted_for(&self, runtime: &'static str, id: &str) -> Option<Duration> {
+        self.unstarted.get(&(runtime, id.to_owned())).map(Instant::elapsed)
     }
 
     /// Forgets what was kept of a lease that has ended.

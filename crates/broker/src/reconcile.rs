@@ -91,7 +91,11 @@ impl Core {
             Err(error) => return self.warn_unreachable(name, &error),
         };
         self.unwarn(&about);
-        self.state().warnings.retain(|about, _| !about.starts_with(&conflicts(name)));
+        {
+            let mut state = self.state();
+            state.warnings.retain(|about, _| !about.starts_with(&conflicts(name)));
+            state.unstarted.retain(|(on, id), _| *on != name || listing.iter().any(|it| it.id == *id));
+        }
         for key in self.keys_to_settle(name, &listing, engine.as_deref()) {
             self.settle(&key).await;
         }
@@ -279,12 +283,14 @@ impl Core {
 
     /// Deals with something on a runtime that carries this broker's labels but no lease that the ledger has.
     async fn meet(self: &Arc<Self>, runtime: &Arc<dyn Runtime>, listed: &Observed, tag: Tag) {
+        let name = runtime.name();
         let meeting = |seen: &Observed, known: Option<&AgentRecord>| {
-            verdict::meet(&seen.state, &seen.id, &tag.lease, known)
+            let unstarted_for = self.state().unstarted_for(name, &seen.id);
+            verdict::meet(&seen.state, &seen.id, &tag.lease, known, unstarted_for)
         };
         let known = self.agent(&tag.key);
         if meeting(listed, known.as_ref()) == Meeting::Leave {
-            self.warn_of_labels(runtime.name(), listed, &tag, known.as_ref());
+            self.warn_of_labels(name, listed, &tag, known.as_ref());
             return;
         }
         let Some(_lock) = self.try_lock(&tag.key) else { return };
@@ -302,9 +308,12 @@ impl Core {
                     "{} runs twice: {} is not the one that the ledger knows (lease {lease}); end it by hand",
                     tag.key, observed.id
                 );
-                self.warn(&conflict(runtime.name(), &observed), &text);
+                self.warn(&conflict(name, &observed), &text);
             }
-            Meeting::Remember => self.enter_past(runtime.name(), &observed, tag).await,
+            Meeting::Remember => self.enter_past(name, &observed, tag).await,
+            Meeting::Await => {
+                self.state().unstarted.entry((name, observed.id)).or_insert_with(Instant::now);
+            }
             Meeting::Remove => match runtime.remove(&observed.id).await {
                 Ok(()) => tracing::info!(agent = %tag.key, id = observed.id, "removed a leftover"),
                 Err(error) => {

@@ -108,10 +108,11 @@ impl Core {
     }
 
     /// What follows from something that bears this broker's labels.
-    fn of_labels(&self, runtime: &str, observed: &Observed, tag: &Tag) -> Option<Finding> {
+    fn of_labels(&self, runtime: &'static str, observed: &Observed, tag: &Tag) -> Option<Finding> {
         let known = self.agent(&tag.key);
-        let (action, detail) = match verdict::meet(&observed.state, &observed.id, &tag.lease, known.as_ref())
-        {
+        let unstarted_for = self.state().unstarted_for(runtime, &observed.id);
+        let meeting = verdict::meet(&observed.state, &observed.id, &tag.lease, known.as_ref(), unstarted_for);
+        let (action, detail) = match meeting {
             Meeting::Leave => return None,
             Meeting::Adopt => match tag.ports.iter().find_map(|port| Some((*port, self.lessee(*port)?))) {
                 None => (
@@ -130,6 +131,11 @@ impl Core {
             Meeting::Remember => {
                 (ReconcileAction::Remember, "it has ended: its ports are remembered".to_owned())
             }
+            Meeting::Await => (
+                ReconcileAction::Wait,
+                "it has not started, in place of one that has ended: it is removed if it stays so for a while"
+                    .to_owned(),
+            ),
             Meeting::Remove => (ReconcileAction::Remove, "it is a leftover: it is removed".to_owned()),
         };
         Some(Finding {

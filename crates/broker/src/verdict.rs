@@ -12,7 +12,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long after "nothing is there" was first seen it must be seen again.
 pub(crate) const SECOND_LOOK: Duration = Duration::from_secs(1);
 
-/// For how long something that only was created may be there in place of an agent that has run: a person who has made it anew may yet
+/// For how long something that only was created may be there in place of an agent that has run: whoever has made it anew may yet
 /// start it, and a pod may take its time.
 const UNSTARTED: Duration = Duration::from_secs(300);
 
@@ -78,13 +78,21 @@ pub(crate) enum Meeting {
     Twice(LeaseId),
     /// It has ended, and the ledger knows nothing of its agent: enter that it was there.
     Remember,
+    /// It was created in place of an agent that has run, and may yet be started: leave it for a while.
+    Await,
     /// A start that was cut short, or what was left of an agent that has moved on: remove it.
     Remove,
 }
 
 /// What is to be done with what has the runtime's `id` and bears `lease`, given what is `known` of the agent that its labels
-/// name.
-pub(crate) fn meet(seen: &ObservedState, id: &str, lease: &LeaseId, known: Option<&AgentRecord>) -> Meeting {
+/// name. `unstarted_for` is how long it has been seen to have not started, none if this is the first time.
+pub(crate) fn meet(
+    seen: &ObservedState,
+    id: &str,
+    lease: &LeaseId,
+    known: Option<&AgentRecord>,
+    unstarted_for: Option<Duration>,
+) -> Meeting {
     let held = known.and_then(|record| record.lease.as_ref()).map(|held| &held.id);
     let is_its_past = known.is_some_and(|record| record.container.as_deref() == Some(id));
     match (seen, known) {
@@ -94,6 +102,11 @@ pub(crate) fn meet(seen: &ObservedState, id: &str, lease: &LeaseId, known: Optio
         }
         (ObservedState::Exited { .. }, None) => Meeting::Remember,
         (ObservedState::Exited { .. }, Some(_)) if held.is_none() && is_its_past => Meeting::Leave,
+        (ObservedState::Created, Some(record))
+            if !record.is_live() && unstarted_for.is_none_or(|it| it < UNSTARTED) =>
+        {
+            Meeting::Await
+        }
         (ObservedState::Created | ObservedState::Exited { .. }, _) => Meeting::Remove,
     }
 }
@@ -161,7 +174,7 @@ mod tests {
         record.lease = Some(Lease { id: LeaseId::new("now"), ports: Vec::new(), since: Moment(0) });
         let check = |seen: &ObservedState, id: &str, lease: &str, known: Option<&AgentRecord>, expected| {
             assert_eq!(
-                meet(seen, id, &LeaseId::new(lease), known),
+                meet(seen, id, &LeaseId::new(lease), known, None),
                 expected,
                 "{seen:?} {id} {lease} {known:?}"
             );
@@ -178,5 +191,22 @@ mod tests {
         check(&EXITED, "there", "past", Some(&unleased), Meeting::Remove);
         check(&EXITED, "there", "past", Some(&record), Meeting::Remove);
         check(created, "there", "past", None, Meeting::Remove);
+        check(created, "there", "past", Some(&record), Meeting::Remove);
+    }
+
+    /// Its end may be known before what takes its place has started, as of a pod that is made anew.
+    #[test]
+    fn what_takes_the_place_of_an_agent_that_has_ended_may_take_its_time_to_start() {
+        let mut record = AgentRecord::new("default/dev".parse::<AgentKey>().unwrap(), "docker".to_owned());
+        let after = |record: &AgentRecord, unstarted_for: Option<u64>| {
+            let unstarted_for = unstarted_for.map(Duration::from_secs);
+            meet(&ObservedState::Created, "there", &LeaseId::new("past"), Some(record), unstarted_for)
+        };
+        for stage in [Stage::Exited, Stage::Stopped, Stage::Failed] {
+            record.stage = stage;
+            assert_eq!(after(&record, None), Meeting::Await, "{stage:?}");
+            assert_eq!(after(&record, Some(299)), Meeting::Await, "{stage:?}");
+            assert_eq!(after(&record, Some(300)), Meeting::Remove, "{stage:?}");
+        }
     }
 }

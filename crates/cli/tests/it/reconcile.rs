@@ -85,8 +85,7 @@ fn a_leftover_on_a_runtime_without_agents_is_removed() {
     let (mut host, image) = (Host::looking_every("300ms", 4), image());
     host.serve();
     host.ok(&idle_agent("dev", &image));
-    // The broker listens to the engine from here on, and has looked at all of it once for that.
-    std::thread::sleep(Duration::from_secs(3));
+    await_listening();
     host.ok(&["delete", "dev", "-t", "0s"]);
     let labels = labels(&host, "half", "01AAAAAAAAAAAAAAAAAAAAAAAA", "");
     let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
@@ -408,4 +407,29 @@ fn what_is_adopted_after_a_failed_start_survives_a_crash() {
     assert_eq!(docker(&["inspect", "-f", "{{.Id}}", &name]), id);
     assert_eq!(host.leased().len(), 2);
     host.ok(&["delete", "dev", "-t", "0s"]);
+}
+
+/// P4: what is made anew may be seen before it is started, once the end of what was there is known: it is somebody's, and is left to them.
+#[test]
+fn what_is_made_anew_after_its_end_may_be_started_later() {
+    needs_docker!();
+    let (mut host, image) = (Host::looking_every("300ms", 8), image());
+    host.serve();
+    host.ok(&idle_agent("dev", &image));
+    let (agent, name) = (host.agent("dev"), host.container("dev"));
+    docker(&["rm", "-f", &name]);
+    eventually("its end is known", || host.agent("dev")["state"] == "exited");
+    let ports = format!("{}-{}", host.port(0), host.port(1));
+    let labels = labels(&host, "dev", agent["lease"].as_str().unwrap(), &ports);
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    docker(&[&["create", "--name", &name], &labels[..], &[&image, "sleep", "100000"]].concat());
+    for _ in 0..2 {
+        let found = host.json(&["reconcile"])["reconciliation"]["findings"].clone();
+        assert_eq!(found[0]["action"], "wait", "{found}");
+    }
+    docker(&["start", &name]);
+    eventually_or("it is adopted", || host.agent("dev")["state"] == "running", || host.broker_log());
+    assert_eq!(host.agent("dev")["lease"], agent["lease"]);
+    host.ok(&["delete", "dev", "-t", "0s"]);
+    assert_eq!((host.containers(), host.leased()), (vec![], vec![]));
 }
