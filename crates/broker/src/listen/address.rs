@@ -55,12 +55,19 @@ fn is_localhost(ip: IpAddr) -> bool {
     [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)].contains(&ip)
 }
 
-/// The address cannot be listened on.
+/// The address, or the one that goes with it, cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("the address {address} of `server.broker.listen` cannot be listened on")]
+#[error("the address {address} of `server.broker.listen` cannot be listened on{}", with(*twin))]
 pub(crate) struct ListenError {
     address: SocketAddr,
+    twin: Option<SocketAddr>,
     pub(crate) source: io::Error,
+}
+
+fn with(twin: Option<SocketAddr>) -> String {
+    twin.map_or_else(String::new, |twin| {
+        format!(" without {twin}, where browsers look for `localhost` first")
+    })
 }
 
 /// Takes connections.
@@ -106,9 +113,9 @@ async fn both(address: SocketAddr) -> Result<(TcpListener, Option<TcpListener>, 
     let mut tries = 0;
     loop {
         tries += 1;
-        let failed = |address| move |source| ListenError { address, source };
-        let tcp = TcpListener::bind(address).await.map_err(failed(address))?;
-        let socket = tcp.local_addr().map_err(failed(address))?;
+        let failed = |twin| move |source| ListenError { address, twin, source };
+        let tcp = TcpListener::bind(address).await.map_err(failed(None))?;
+        let socket = tcp.local_addr().map_err(failed(None))?;
         let has_twin = socket.is_ipv4() && (is_localhost(socket.ip()) || socket.ip().is_unspecified());
         if !has_twin {
             return Ok((tcp, None, socket));
@@ -119,7 +126,7 @@ async fn both(address: SocketAddr) -> Result<(TcpListener, Option<TcpListener>, 
             Err(error)
                 if error.kind() == io::ErrorKind::AddrInUse && (address.port() != 0 || tries == TRIES) =>
             {
-                return Err(failed(twin)(error));
+                return Err(failed(Some(twin))(error));
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             // The host has no IPv6, or no such address of it, so nobody else has that either.
@@ -153,7 +160,12 @@ mod tests {
         let _squatter = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, port)).unwrap();
         let fixed = Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let Err(refused) = Listener::bind(fixed, None).await else { panic!("it is bound") };
-        assert_eq!(refused.address, SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
+        assert_eq!(refused.twin, Some(SocketAddr::from((Ipv6Addr::LOCALHOST, port))));
+        let told = format!(
+            "the address 127.0.0.1:{port} of `server.broker.listen` cannot be listened on without [::1]:{port}, where browsers look for \
+             `localhost` first"
+        );
+        assert_eq!(refused.to_string(), told);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -165,6 +166,20 @@ impl Host {
             let status = child.wait().unwrap();
             assert!(status.success(), "the broker ended with {status}:\n{}", self.broker_log());
         }
+    }
+
+    /// Has the broker stand still, as that of a host that sleeps.
+    pub(crate) fn pause_broker(&self) {
+        self.signal_broker(Signal::STOP);
+    }
+
+    pub(crate) fn wake_broker(&self) {
+        self.signal_broker(Signal::CONT);
+    }
+
+    fn signal_broker(&self, signal: Signal) {
+        let pid = i32::try_from(self.serve.as_ref().expect("a broker runs").id()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
     /// Ends the broker as a crash would.
@@ -525,6 +540,11 @@ pub(crate) fn engine_command(engine: &str, arguments: &[&str]) -> String {
     let messages = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{engine} {arguments:?}: {messages}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Waits until a broker with a first agent listens to its engine, for which it has looked at all of that once.
+pub(crate) fn await_listening() {
+    std::thread::sleep(Duration::from_secs(3));
 }
 
 /// Waits until `condition` holds.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use kube::Client;
 use rustix::net::sockopt::set_socket_linger;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -212,7 +212,17 @@ impl Passage {
 }
 
 async fn relay(connection: &mut TcpStream, way: &Way, port: u16) -> io::Result<()> {
-    let Passage { mut complaint, outgoing, mut incoming, _session } = Passage::open(way, port).await?;
+    let Passage { complaint, outgoing, incoming, _session } = Passage::open(way, port).await?;
+    carry(connection, outgoing, incoming, complaint).await
+}
+
+/// Passes on what comes from the client as `outgoing`, and what is `incoming` to it.
+async fn carry(
+    connection: &mut TcpStream,
+    outgoing: Outgoing<impl AsyncRead + AsyncWrite>,
+    mut incoming: Reading,
+    mut complaint: Reading,
+) -> io::Result<()> {
     let (mut from, mut to) = connection.split();
     let up = async {
         let mut buffer = vec![0; CHUNK];
@@ -281,6 +291,47 @@ mod tests {
     fn nowhere() -> Way {
         let config = Config::new("http://127.0.0.1:9".parse().unwrap());
         Way { client: Client::try_from(config).unwrap(), path: "/".to_owned() }
+    }
+
+    /// A connection that a client has made, and the client.
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (connection, _) = listener.accept().await.unwrap();
+        set_socket_linger(&connection, Some(Duration::ZERO)).unwrap();
+        (connection, client)
+    }
+
+    /// What came from a stream that has ended.
+    fn came(piece: &'static str) -> Reading {
+        let (sender, reading) = tokio::sync::mpsc::channel(1);
+        sender.try_send(Ok(piece.into())).unwrap();
+        reading
+    }
+
+    /// As of a server that answers an upload before it has read it, and closes.
+    #[tokio::test]
+    async fn an_answer_arrives_whole_though_the_node_complains() {
+        let (mut connection, mut client) = connected().await;
+        client.write_all(b"the beginning of much").await.unwrap();
+        let carried = tokio::spawn(async move {
+            carry(&mut connection, Outgoing::into_nothing(), came("no"), came("broken pipe")).await
+        });
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "no");
+        drop(client);
+        carried.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_nobody_listens_to_in_the_pod_is_reset() {
+        let (mut connection, mut client) = connected().await;
+        let (_open, incoming) = tokio::sync::mpsc::channel(1);
+        let refused = carry(&mut connection, Outgoing::into_nothing(), incoming, came("connection refused"));
+        assert_eq!(refused.await.unwrap_err().to_string(), "connection refused");
+        drop(connection);
+        assert_eq!(client.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 
     async fn free_port() -> Publish {

@@ -226,7 +226,8 @@ fn share_no_host_port(each: u16, namespace: &str) -> [Host; 2] {
         .collect();
     for child in children {
         let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{told}\n{}\n{}", first.broker_log(), second.broker_log());
     }
     let mut ports: Vec<u16> =
         [&first, &second].iter().flat_map(|host| host.leased()).map(|(_, port)| port).collect();
