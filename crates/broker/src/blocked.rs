@@ -88,7 +88,13 @@ impl Core {
 
     /// Looks for holders of every port of the pool that is not leased: blocks what is held, unblocks what no longer is.
     pub(crate) async fn review_blocked(&self) {
-        let _one_at_a_time = self.reviewing.lock().await;
+        let called = Instant::now();
+        let mut last = self.reviewing.lock().await;
+        // Begun after this call came, so it is as new as a look can be.
+        if last.is_some_and(|began| began >= called) {
+            return;
+        }
+        let began = Instant::now();
         let before: BTreeSet<Port> = self.state().pool.blocked().map(|(port, _)| port).collect();
         let mut held = self.held_unseen("").await;
         let sockets = if self.runtimes.publish_here() { socket_ports().await } else { BTreeSet::new() };
@@ -115,6 +121,7 @@ impl Core {
             before.into_iter().filter(is_over).collect()
         };
         self.unblock(&free);
+        *last = Some(began);
     }
 
     fn unblock(&self, ports: &[Port]) {

@@ -52,8 +52,8 @@ pub(crate) struct Core {
     pub(crate) shutdown: CancellationToken,
     /// Tells those who wait for a runtime's answer that it has left another one waiting.
     pub(crate) silence: tokio::sync::Notify,
-    /// Held by the one that looks for holders of the pool's ports.
-    pub(crate) reviewing: tokio::sync::Mutex<()>,
+    /// Held by the one that looks for holders of the pool's ports; when the last look began.
+    pub(crate) reviewing: tokio::sync::Mutex<Option<Instant>>,
     state: Mutex<State>,
     locks: Locks,
     bare_locks: Locks,

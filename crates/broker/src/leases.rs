@@ -69,12 +69,19 @@ impl Core {
     ///
     /// # Errors
     /// [`OperationError::Exhausted`].
-    pub(crate) fn check_lease(&self, record: &AgentRecord, count: u16) -> Result<(), OperationError> {
+    pub(crate) async fn check_lease(&self, record: &AgentRecord, count: u16) -> Result<(), OperationError> {
         let Some(old) = &record.lease else { return Ok(()) };
         let owner = Owner::Agent(record.key.clone());
-        let mut pool = self.state().pool.clone();
-        let taken = pool.exchange(&old.id, Self::new_lease_id(), usize::from(count), owner, clock::now());
-        taken.map(drop).map_err(|source| OperationError::Exhausted {
+        let taken = || {
+            let mut pool = self.state().pool.clone();
+            pool.exchange(&old.id, Self::new_lease_id(), usize::from(count), owner.clone(), clock::now())
+        };
+        let mut checked = taken();
+        if checked.as_ref().is_err_and(may_be_over) {
+            self.review_blocked().await;
+            checked = taken();
+        }
+        checked.map(drop).map_err(|source| OperationError::Exhausted {
             owner: record.key.to_string(),
             source: Box::new(source),
         })
@@ -156,8 +163,25 @@ impl Core {
         self.ledger.record(vec![Change::Agent(Box::new(record.clone()))]).on_disk().await
     }
 
-    /// Chooses ports that nobody on this host holds, blocking those that somebody does.
+    /// Chooses ports that nobody on this host holds, blocking those that somebody does. Before there are said to be too few, those
+    /// that somebody held are looked at anew.
     pub(crate) async fn choose(
+        &self,
+        id: &LeaseId,
+        count: usize,
+        undo: &Undo,
+        runtime: &str,
+    ) -> Result<Vec<Port>, Exhausted> {
+        match self.choose_unblocked(id, count, undo, runtime).await {
+            Err(exhausted) if may_be_over(&exhausted) => {
+                self.review_blocked().await;
+                self.choose_unblocked(id, count, undo, runtime).await
+            }
+            chosen => chosen,
+        }
+    }
+
+    async fn choose_unblocked(
         &self,
         id: &LeaseId,
         count: usize,
@@ -208,6 +232,11 @@ impl Core {
             self.tell(api::Event::Pool { lease: Some(lease.to_string()), ports });
         }
     }
+}
+
+/// Whether there are too few ports only because others hold some, which they may no longer do.
+fn may_be_over(exhausted: &Exhausted) -> bool {
+    exhausted.available + exhausted.blocked.len() >= exhausted.requested
 }
 
 /// What the owner had before, to give it back.

@@ -221,7 +221,7 @@ impl Core {
         spec: &AgentSpec,
     ) -> Result<(), OperationError> {
         self.check_sources(runtime.as_ref(), spec, record.spec.as_ref())?;
-        self.check_lease(record, spec.ports)?;
+        self.check_lease(record, spec.ports).await?;
         self.prepare_image(runtime, &record.key, spec).await
     }
 

@@ -227,3 +227,23 @@ fn what_runs_without_its_ports_has_not_started() {
     assert!(error["message"].as_str().unwrap().contains(&expected), "{error}");
     assert_eq!((host.leased(), host.containers()), (vec![], Vec::<String>::new()));
 }
+
+/// P7: before ports are said to be too few, those that others held are looked at anew, however long the reconciler takes.
+#[test]
+fn what_others_have_let_go_of_is_given_out() {
+    let mut host = Host::looking_every("1h", 3);
+    host.serve();
+    host.ok(&["start", "dev", "--ports", "1", "--runtime", "process", "--", "sleep", "100000"]);
+    let refused_while_held = |arguments: &[&str]| {
+        let _held = [1, 2].map(|n| TcpListener::bind(("127.0.0.1", host.port(n))).unwrap());
+        let error = host.error(4, arguments);
+        assert!(error["message"].as_str().unwrap().contains("2 are held by others"), "{error}");
+    };
+    let lease = ["lease", "db", "-n", "2"];
+    refused_while_held(&lease);
+    host.ok(&lease);
+    host.ok(&["release", "db"]);
+    refused_while_held(&lease);
+    host.ok(&["start", "dev", "--ports", "2", "--replace"]);
+    assert_eq!(host.leased().len(), 2);
+}
