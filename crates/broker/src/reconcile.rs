@@ -381,6 +381,10 @@ impl Core {
         record.engine = self.engine_of(runtime.as_ref()).await;
         record.former.clear();
         record.released_at = None;
+        // It may be of an earlier request than the one that is known, and keeps what it has when it is started anew.
+        if let (Some(spec), Ok(count)) = (&mut record.spec, u16::try_from(lease.ports.len())) {
+            spec.ports = count;
+        }
         record.lease = Some(lease.clone());
         // Of what has failed nothing may be left, and this runs: whoever finds it so after a crash enters that it does.
         record.stage = Stage::Starting;

@@ -46,7 +46,8 @@ pub(crate) enum Verdict {
 pub(crate) fn decide(stage: Stage, seen: Option<&ObservedState>, absence: Absence) -> Verdict {
     match (seen, stage) {
         (Some(_), Stage::Failed) => Verdict::Remove,
-        (Some(ObservedState::Created), Stage::Running | Stage::Stopping)
+        // One that was to stop would be removed by the stop as well.
+        (Some(ObservedState::Created), Stage::Running)
             if absence.missing_for.is_none_or(|it| it < UNSTARTED) =>
         {
             Verdict::Missing
@@ -149,11 +150,11 @@ mod tests {
     /// Whoever made it anew by hand may yet start it.
     #[test]
     fn what_takes_the_place_of_an_agent_that_ran_may_take_its_time_to_start() {
-        for stage in [Stage::Running, Stage::Stopping] {
-            check(stage, Some(&ObservedState::Created), None, 1_000_000, Verdict::Missing);
-            check(stage, Some(&ObservedState::Created), Some(299_999), 1_000_000, Verdict::Missing);
-            check(stage, Some(&ObservedState::Created), Some(300_000), 1_000_000, Verdict::Remove);
-        }
+        let created = Some(&ObservedState::Created);
+        check(Stage::Running, created, None, 1_000_000, Verdict::Missing);
+        check(Stage::Running, created, Some(299_999), 1_000_000, Verdict::Missing);
+        check(Stage::Running, created, Some(300_000), 1_000_000, Verdict::Remove);
+        check(Stage::Stopping, created, None, 1_000_000, Verdict::Remove);
     }
 
     /// L5: what was just granted is not freed because it cannot be seen yet.

@@ -40,7 +40,7 @@ const LOWEST: u16 = 64_000;
 /// How many ports it has: few enough to be exhausted now and then.
 const SIZE: u16 = 12;
 /// How many seeds are tried if nothing else is said.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 200;
 /// How many brokers live one after the other.
 const LIVES: u64 = 6;
 /// How long the longest of them lives, apart from the last.

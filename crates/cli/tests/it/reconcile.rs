@@ -391,7 +391,7 @@ fn what_is_adopted_after_a_failed_start_survives_a_crash() {
     needs_docker!();
     let (mut host, image) = (Host::looking_every("300ms", 8), image());
     host.serve();
-    host.error(1, &["start", "dev", "--image", &image, "--", "sh", "-c", "exit 3"]);
+    host.error(1, &["start", "dev", "--ports", "1", "--image", &image, "--", "sh", "-c", "exit 3"]);
     assert_eq!(host.agent("dev")["state"], "failed");
     host.kill_broker();
     host.serve_with(&[("BERTHOLD_FAULT", "kill 1")]);
@@ -405,7 +405,10 @@ fn what_is_adopted_after_a_failed_start_survives_a_crash() {
     host.serve();
     eventually_or("it is adopted", || host.agent("dev")["state"] == "running", || host.broker_log());
     assert_eq!(docker(&["inspect", "-f", "{{.Id}}", &name]), id);
-    assert_eq!(host.leased().len(), 2);
+    let leased = host.leased();
+    assert_eq!(leased.len(), 2);
+    host.ok(&["start", "dev", "--replace", "--image", &image, "--", "sleep", "100000"]);
+    assert_eq!(host.leased(), leased, "it keeps what it had, though the failed start asked for less");
     host.ok(&["delete", "dev", "-t", "0s"]);
 }
 
