@@ -201,6 +201,10 @@ impl Runtime for Faulty {
         self.0.publishes()
     }
 
+    fn may_publish_here(&self) -> bool {
+        self.0.may_publish_here()
+    }
+
     fn reuses_ids(&self) -> bool {
         self.0.reuses_ids()
     }

@@ -49,6 +49,12 @@ pub trait Runtime: Send + Sync {
         true
     }
 
+    /// Whether what it publishes on a loopback address may be of this host although its ports are not probed here, as where the API server of
+    /// a cluster is on this host.
+    fn may_publish_here(&self) -> bool {
+        false
+    }
+
     /// Whether the id of what is gone may become that of something else: where a name is the id.
     fn reuses_ids(&self) -> bool {
         false

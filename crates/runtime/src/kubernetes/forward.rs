@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kube::Client;
 use rustix::net::sockopt::set_socket_linger;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,6 +23,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::connection::Connections;
 use super::session::{self, Io};
 use super::spdy::{Connection, Outgoing, Reading};
 use crate::{ErrorKind, Publish, RuntimeError};
@@ -126,7 +126,7 @@ fn refused(address: SocketAddr, error: &io::Error) -> RuntimeError {
 
 /// The way into a pod.
 pub(super) struct Way {
-    pub(super) client: Client,
+    pub(super) connections: Arc<Connections>,
     /// The path of the pod's port-forward.
     pub(super) path: String,
 }
@@ -200,7 +200,8 @@ struct Passage {
 
 impl Passage {
     async fn open(way: &Way, port: u16) -> io::Result<Self> {
-        let opened = session::open(&way.client, "reach the pod", &way.path, &[PROTOCOL]).await;
+        let client = way.connections.get().await.map_err(io::Error::other)?.client.clone();
+        let opened = session::open(&client, "reach the pod", &way.path, &[PROTOCOL]).await;
         let mut session = opened.map_err(io::Error::other)?;
         let port = port.to_string();
         let headers = |kind| [("streamtype", kind), ("port", port.as_str()), ("requestid", "0")];
@@ -283,14 +284,15 @@ async fn told(complaint: &mut Reading) -> Option<String> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use kube::Config;
+    use kube::{Client, Config};
 
     use super::*;
 
     /// A way that leads nowhere.
     fn nowhere() -> Way {
         let config = Config::new("http://127.0.0.1:9".parse().unwrap());
-        Way { client: Client::try_from(config).unwrap(), path: "/".to_owned() }
+        let connections = Arc::new(Connections::of(Client::try_from(config).unwrap()));
+        Way { connections, path: "/".to_owned() }
     }
 
     /// A connection that a client has made, and the client.

@@ -15,6 +15,7 @@
 //! - Volumes of the host are those of the node on which the pod happens to be.
 
 mod claims;
+mod connection;
 mod exec;
 mod forward;
 mod held;
@@ -27,18 +28,17 @@ mod spdy;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{AsyncReadExt, StreamExt};
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, LogParams, PostParams, Preconditions};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
-use tokio::sync::OnceCell;
+use kube::{Api, Client};
 use tokio::time::{Instant, sleep, timeout};
 
+use self::connection::{Connected, Connections};
 use self::forward::{Forwards, Way};
 use self::held::Held;
 use self::pod::Obstacle;
@@ -89,18 +89,11 @@ pub struct KubernetesOptions {
 /// A cluster.
 pub struct Kubernetes {
     options: KubernetesOptions,
-    connection: OnceCell<Connected>,
+    connections: Arc<Connections>,
     forwards: Forwards,
     held: Held,
     /// The pods, by their ids, that are known not to have what is to publish their ports in the cluster.
     unpublished: Mutex<HashSet<String>>,
-}
-
-struct Connected {
-    client: Client,
-    endpoint: String,
-    /// Whether the API server is on this host.
-    is_near: bool,
 }
 
 impl Kubernetes {
@@ -112,8 +105,8 @@ impl Kubernetes {
         let has_file = variable("KUBECONFIG").is_some() || usual().is_some_and(|path| path.is_file());
         let is_inside = variable("KUBERNETES_SERVICE_HOST").is_some();
         (has_file || is_inside).then(|| Self {
+            connections: Arc::new(Connections::new(options.context.clone())),
             options,
-            connection: OnceCell::new(),
             forwards: Forwards::default(),
             held: Held::default(),
             unpublished: Mutex::default(),
@@ -125,25 +118,8 @@ impl Kubernetes {
         self.options.expose == Expose::Forward
     }
 
-    async fn connected(&self) -> Result<&Connected, RuntimeError> {
-        let connect = || async {
-            let doing = "be found";
-            let options =
-                KubeConfigOptions { context: self.options.context.clone(), ..KubeConfigOptions::default() };
-            let config = match Kubeconfig::read() {
-                Ok(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options).await,
-                Err(error) => match Config::incluster() {
-                    Ok(config) => Ok(config),
-                    Err(_) => Err(error),
-                },
-            };
-            let config = config.map_err(|error| refused(doing, error.into()))?;
-            let endpoint = config.cluster_url.to_string();
-            let is_near = config.cluster_url.host().is_some_and(held::is_name_of_this_host);
-            let client = Client::try_from(config).map_err(|error| refused(doing, error))?;
-            Ok(Connected { client, endpoint, is_near })
-        };
-        self.connection.get_or_try_init(connect).await
+    async fn connected(&self) -> Result<Arc<Connected>, RuntimeError> {
+        self.connections.get().await
     }
 
     async fn client(&self) -> Result<Client, RuntimeError> {
@@ -282,7 +258,7 @@ impl Kubernetes {
         let id = pod::id(pod);
         match self.options.expose {
             Expose::Forward => {
-                let way = self.way(pod.metadata.name.as_deref().unwrap_or_default()).await?;
+                let way = self.way(pod.metadata.name.as_deref().unwrap_or_default());
                 self.forwards.publish(&id, &pod::publish(pod), way).await
             }
             Expose::NodePort => {
@@ -322,8 +298,8 @@ impl Kubernetes {
         self.unpublished.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn way(&self, pod: &str) -> Result<Way, RuntimeError> {
-        Ok(Way { client: self.client().await?, path: self.path(pod, "portforward") })
+    fn way(&self, pod: &str) -> Way {
+        Way { connections: Arc::clone(&self.connections), path: self.path(pod, "portforward") }
     }
 
     /// Whether what the pod was created to have published has yet to be, or to be again, by what [`Runtime::resume`] does.
@@ -440,6 +416,10 @@ impl Runtime for Kubernetes {
         true
     }
 
+    fn may_publish_here(&self) -> bool {
+        self.is_local() || self.connections.is_near()
+    }
+
     fn publishes(&self) -> bool {
         self.options.expose != Expose::None
     }
@@ -538,7 +518,7 @@ impl Runtime for Kubernetes {
         if !self.forwards.of(id).iter().any(|it| it.host == port) {
             return Ok(None);
         }
-        let way = self.way(pod::name_and_uid(id).0).await?;
+        let way = self.way(pod::name_and_uid(id).0);
         let accepts = forward::accepts(&way, port).await;
         accepts.map(Some).map_err(|error| refusal::broken_off("reach the pod", &error))
     }

@@ -167,14 +167,14 @@ fn forward_resets_what_is_cut_off_and_outlives_the_api_server_s_absence() {
 }
 
 /// A port behind which the API server answers, unless it is cut off.
-struct Between {
-    port: u16,
+pub(super) struct Between {
+    pub(super) port: u16,
     /// What is open; none while it is cut off.
     open: Arc<Mutex<Option<Vec<TcpStream>>>>,
 }
 
 impl Between {
-    fn open(server: &str) -> Self {
+    pub(super) fn open(server: &str) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let (port, server) = (listener.local_addr().unwrap().port(), server.to_owned());
         let open = Arc::new(Mutex::new(Some(Vec::new())));
@@ -199,7 +199,7 @@ impl Between {
         Self { port, open }
     }
 
-    fn cut(&self, is_cut: bool) {
+    pub(super) fn cut(&self, is_cut: bool) {
         let next = if is_cut { None } else { Some(Vec::new()) };
         for stream in std::mem::replace(&mut *self.open.lock().unwrap(), next).into_iter().flatten() {
             drop(stream.shutdown(Shutdown::Both));

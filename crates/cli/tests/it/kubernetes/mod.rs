@@ -2,6 +2,7 @@
 
 mod ends;
 mod forward;
+mod kubeconfig;
 mod nodes;
 
 use std::fs;
