@@ -24,7 +24,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, soc
 #[derive(Default)]
 pub(crate) struct Guards {
     sockets: BTreeMap<Port, OwnedFd>,
-    /// The idle ports that could not be guarded, because someone had them at that moment.
+    /// The idle ports that could not be guarded, because someone had them at that moment or there were as many guards as there may be.
     unguarded: BTreeSet<Port>,
     /// How many there may be at the most.
     limit: usize,
@@ -55,15 +55,20 @@ impl Guards {
 
     /// Tries again what could not be guarded. Who had the port may have let go of it without the pool having changed.
     pub(crate) fn retry(&mut self, pool: &PortPool) {
-        for port in std::mem::take(&mut self.unguarded) {
+        let mut waiting = std::mem::take(&mut self.unguarded);
+        while self.sockets.len() < self.limit
+            && let Some(port) = waiting.pop_first()
+        {
             if pool.can_be_leased(port) {
                 self.guard(port);
             }
         }
+        self.unguarded.append(&mut waiting);
     }
 
     fn guard(&mut self, port: Port) {
         if self.sockets.len() >= self.limit {
+            self.unguarded.insert(port);
             return;
         }
         match guard(port.get()) {
@@ -154,6 +159,22 @@ mod tests {
         drop(holder);
         guards.follow(&mut pool);
         assert!(!is_guarded(port), "the pool has not changed");
+        guards.retry(&pool);
+        assert!(is_guarded(port));
+    }
+
+    #[test]
+    fn a_port_has_the_guard_that_another_needs_no_more() {
+        let (mut pool, port) = pool();
+        let mut guards = Guards::up_to(1);
+        let far = Port::new(1).unwrap();
+        guards.sockets.insert(
+            far,
+            socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap(),
+        );
+        guards.follow(&mut pool);
+        assert!(!is_guarded(port), "there is one already");
+        guards.sockets.remove(&far);
         guards.retry(&pool);
         assert!(is_guarded(port));
     }

@@ -11,12 +11,14 @@ use pool::Port;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
-/// Whether some socket of this host has `port`. What cannot be told (no right to bind it, no such family) counts as free.
+/// Whether some socket of this host has `port`. What cannot be told (no right to bind it, no such family) counts as free; but not if
+/// that is for want of descriptors or memory, for then nothing would be seen of any port.
 pub(crate) fn is_busy(port: Port) -> bool {
     let wildcards = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-    wildcards
-        .into_iter()
-        .any(|address| listen_once(SocketAddr::new(address, port.get())) == Err(Errno::ADDRINUSE))
+    let is_it = |error: Errno| {
+        [Errno::ADDRINUSE, Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&error)
+    };
+    wildcards.into_iter().any(|address| listen_once(SocketAddr::new(address, port.get())).is_err_and(is_it))
 }
 
 fn listen_once(address: SocketAddr) -> Result<(), Errno> {
