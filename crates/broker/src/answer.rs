@@ -34,6 +34,11 @@ impl Core {
             record.warnings.push("there is nothing to wait for: none of its ports is published".to_owned());
             return record;
         }
+        if self.reach(&record, port).is_none() {
+            let text = "its ports are on another host: whether anything answers there is not seen from here";
+            record.warnings.push(text.to_owned());
+            return record;
+        }
         self.tell_progress(&record.key, &format!("waiting for something to answer on port {port}"));
         let deadline = Instant::now() + limit;
         loop {
@@ -54,9 +59,14 @@ impl Core {
         }
     }
 
+    /// Where this host reaches that port of the agent, if it does.
+    pub(crate) fn reach(&self, record: &AgentRecord, port: Port) -> Option<Reach> {
+        Reach::of(record, port, self.runtimes.may_publish_here(&record.runtime))
+    }
+
     /// Whether something of the agent answers on `port`.
     pub(crate) async fn answers(&self, record: &AgentRecord, port: Port) -> bool {
-        let Some(reach) = Reach::of(record, port) else { return false };
+        let Some(reach) = self.reach(record, port) else { return false };
         if let (Ok(runtime), Some(id)) = (self.runtimes.get(&record.runtime), &record.container) {
             match runtime.accepts(id, port.get()).await {
                 Ok(Some(accepts)) => return accepts,

@@ -168,7 +168,8 @@ impl Core {
 
     /// What is known of an agent, as the wire has it.
     pub(crate) fn shown(&self, record: &AgentRecord) -> api::Agent {
-        view::agent(record, &self.settings, self.listen.as_ref(), self.runtimes.locality(&record.runtime))
+        let locality = self.runtimes.locality(&record.runtime);
+        view::agent(record, &self.settings, self.listen.as_ref(), locality, |port| self.reach(record, port))
     }
 
     /// Puts what is known of an agent into the state, and tells the listeners.

@@ -19,12 +19,16 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    /// Where that port of the agent is; none if its ports are not published.
-    pub(crate) fn of(record: &AgentRecord, port: Port) -> Option<Self> {
+    /// Where that port of the agent is; `is_here` says that its runtime may publish on this host. None if its ports are not published,
+    /// or on some address of another host.
+    pub(crate) fn of(record: &AgentRecord, port: Port, is_here: bool) -> Option<Self> {
         let published = record.published.as_deref()?;
         let is_own = published == HOST_NETWORK;
         let named = published.parse().ok().filter(|address: &IpAddr| !address.is_unspecified());
         let address = named.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        if !is_here && address.is_loopback() {
+            return None;
+        }
         Some(Self { address: SocketAddr::new(address, port.get()), is_own })
     }
 
@@ -51,9 +55,27 @@ impl Reach {
 
 #[cfg(test)]
 mod tests {
+    use pool::AgentKey;
     use tokio::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn what_another_host_publishes_is_not_on_this_one() {
+        let mut record = AgentRecord::new("default/dev".parse::<AgentKey>().unwrap(), "docker".to_owned());
+        let port = Port::new(8000).unwrap();
+        let mut check = |published: Option<&str>, is_here, expected: Option<&str>| {
+            record.published = published.map(str::to_owned);
+            let address = Reach::of(&record, port, is_here).map(|reach| reach.address.to_string());
+            assert_eq!(address.as_deref(), expected, "{published:?} {is_here}");
+        };
+        for published in ["127.0.0.1", "0.0.0.0", HOST_NETWORK] {
+            check(Some(published), true, Some("127.0.0.1:8000"));
+            check(Some(published), false, None);
+        }
+        check(Some("192.0.2.7"), false, Some("192.0.2.7:8000"));
+        check(None, true, None);
+    }
 
     #[tokio::test]
     async fn a_server_of_the_ipv6_loopback_alone_is_reached_where_the_agent_binds_itself() {

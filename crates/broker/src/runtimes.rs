@@ -150,6 +150,15 @@ impl Runtimes {
         known.as_ref().and_then(Known::runtime).map_or(Locality::Remote, |(_, locality)| locality)
     }
 
+    /// Whether what that runtime publishes may be reached on this host's loopback.
+    pub(crate) fn may_publish_here(&self, name: &str) -> bool {
+        let known = self.known.get(name).map(Entry::known);
+        known
+            .as_ref()
+            .and_then(Known::runtime)
+            .is_some_and(|(runtime, locality)| locality == Locality::Local || runtime.may_publish_here())
+    }
+
     /// Whether that runtime is here and may have published ports for this user, who has none where they may not speak to it.
     pub(crate) fn may_publish(&self, name: &str) -> bool {
         match self.known.get(name).map(Entry::known) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::AgentState;
 use pool::environment::{self, UrlForms};
-use pool::{Moment, PortState, PreviewUrl};
+use pool::{Moment, Port, PortState, PreviewUrl};
 use settings::{PortPool, Settings};
 
 use crate::clock;
@@ -12,17 +12,19 @@ use crate::core::State;
 use crate::listen::Address;
 use crate::model::{AgentRecord, BareLease, Stage};
 use crate::preview::address;
+use crate::reach::Reach;
 use crate::runtimes::Locality;
 
 /// Where the ports of an agent on the host's own network are.
 pub(crate) const HOST_NETWORK: &str = "host network";
 
-/// One agent, whose ports are those of a host of that `locality`.
+/// One agent, whose ports are those of a host of that `locality`; `reach` tells where this host reaches one.
 pub(crate) fn agent(
     record: &AgentRecord,
     settings: &Settings,
     listen: Option<&Address>,
     locality: Locality,
+    reach: impl Fn(Port) -> Option<Reach>,
 ) -> api::Agent {
     let forms = settings.server.broker.port_pool.as_ref().map(PortPool::url_forms).unwrap_or_default();
     // Without any form they are URLs of `localhost`, which another host's ports do not have.
@@ -48,7 +50,7 @@ pub(crate) fn agent(
         lease: record.lease.as_ref().map(|lease| lease.id.to_string()),
         ports: environment::labelled(record.ports()).map(|(name, port)| (label(name), port.get())).collect(),
         urls: urls.into_iter().map(|(name, url)| (label(name), url)).collect(),
-        previews: previews(record, forms.preview_url, listen),
+        previews: previews(record, forms.preview_url, listen, reach),
         environment: match record.lease {
             Some(_) => environment(record, settings).into_iter().collect(),
             None => BTreeMap::new(),
@@ -76,20 +78,24 @@ pub(crate) fn environment(record: &AgentRecord, settings: &Settings) -> Vec<(Str
     variables
 }
 
-/// The URLs under which the broker leads to the agent's ports, where it has an address for browsers.
+/// The URLs under which the broker leads to the agent's ports that it reaches, where it has an address for browsers. Those below
+/// `localhost` lead nowhere if it listens on some other address alone.
 fn previews(
     record: &AgentRecord,
     pattern: Option<&PreviewUrl>,
     listen: Option<&Address>,
+    reach: impl Fn(Port) -> Option<Reach>,
 ) -> BTreeMap<api::Label, String> {
-    let Some(listen) = listen.filter(|_| record.published.is_some()) else { return BTreeMap::new() };
+    let Some(listen) = listen else { return BTreeMap::new() };
     let local = |label| {
-        format!("{}://{}:{}", listen.scheme(), address::host(&record.key, label), listen.socket.port())
+        let host = address::host(&record.key, label);
+        listen.is_on_localhost().then(|| format!("{}://{host}:{}", listen.scheme(), listen.socket.port()))
     };
     environment::labelled(record.ports())
-        .map(|(label, _)| {
+        .filter(|(_, port)| reach(*port).is_some())
+        .filter_map(|(label, _)| {
             let configured = pattern.and_then(|pattern| pattern.at(&record.key, label));
-            (api::Label(label.to_string()), configured.unwrap_or_else(|| local(label)))
+            Some((api::Label(label.to_string()), configured.or_else(|| local(label))?))
         })
         .collect()
 }
@@ -208,7 +214,7 @@ fn port(number: pool::Port, state: &PortState<'_>) -> api::PoolPort {
 
 #[cfg(test)]
 mod tests {
-    use pool::{LeaseId, Port};
+    use pool::LeaseId;
 
     use super::*;
     use crate::model::Lease;
@@ -221,7 +227,7 @@ mod tests {
         record.lease = Some(Lease { id: LeaseId::new("01J"), ports, since: Moment(0) });
         record.published = Some("0.0.0.0".to_owned());
         let urls = |settings: &Settings, locality| {
-            agent(&record, settings, None, locality).urls.into_values().collect::<Vec<_>>()
+            agent(&record, settings, None, locality, |_| None).urls.into_values().collect::<Vec<_>>()
         };
         let plain = Settings::default();
         assert_eq!(urls(&plain, Locality::Local), ["http://localhost:8000"]);
@@ -239,5 +245,30 @@ mod tests {
             env_aliases: BTreeMap::new(),
         });
         assert_eq!(urls(&named, Locality::Remote), ["http://203.0.113.7:8000"]);
+    }
+
+    /// P9: a preview leads where the broker reaches the agent, and is reached where the broker listens.
+    #[test]
+    fn previews_are_of_what_is_reached_and_where_they_are() {
+        let mut record = AgentRecord::new("shop/web".parse().unwrap(), "docker".to_owned());
+        let ports = vec![Port::new(8000).unwrap()];
+        record.lease = Some(Lease { id: LeaseId::new("01J"), ports, since: Moment(0) });
+        record.published = Some("0.0.0.0".to_owned());
+        let previews = |listen: &str, pattern: Option<&PreviewUrl>, is_here| {
+            let listen = Address { socket: listen.parse().unwrap(), is_tls: false };
+            previews(&record, pattern, Some(&listen), |port| Reach::of(&record, port, is_here))
+                .into_values()
+                .collect::<Vec<_>>()
+        };
+        let own = ["http://a.web.shop.localhost:9800"];
+        for listen in ["127.0.0.1:9800", "[::1]:9800", "0.0.0.0:9800"] {
+            assert_eq!(previews(listen, None, true), own, "{listen}");
+            assert_eq!(previews(listen, None, false), Vec::<String>::new(), "{listen}");
+        }
+        assert_eq!(previews("192.0.2.7:9800", None, true), Vec::<String>::new());
+        let pattern = "https://{label}.{name}.{project}.example.com".parse().unwrap();
+        let named = ["https://a.web.shop.example.com"];
+        assert_eq!(previews("192.0.2.7:9800", Some(&pattern), true), named);
+        assert_eq!(previews("192.0.2.7:9800", Some(&pattern), false), Vec::<String>::new());
     }
 }

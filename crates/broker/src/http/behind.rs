@@ -75,7 +75,9 @@ pub(super) async fn behind(
     let (looks, core, record) = (&looks, &core, &record);
     let looked = environment::labelled(record.ports()).map(|(label, port)| async move {
         let nothing = Behind { label: label.to_string(), port: port.get(), ..Behind::default() };
-        let Some((reach, lease)) = Reach::of(record, port).zip(record.lease.as_ref()) else { return nothing };
+        let Some((reach, lease)) = core.reach(record, port).zip(record.lease.as_ref()) else {
+            return nothing;
+        };
         let at = (lease.id.clone(), port);
         if !timeout(PATIENCE, core.answers(record, port)).await.unwrap_or(false) {
             looks.forget(&at);

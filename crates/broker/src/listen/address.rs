@@ -33,6 +33,11 @@ impl Address {
         if self.is_tls { "https" } else { "http" }
     }
 
+    /// Whether browsers of this host reach it as `localhost`.
+    pub(crate) fn is_on_localhost(&self) -> bool {
+        is_localhost(self.socket.ip()) || self.socket.ip().is_unspecified()
+    }
+
     /// The URL of the page, under the name that the host has for people if there is one.
     pub(crate) fn page_url(&self, host: Option<&pool::HostUrl>) -> String {
         let (ip, port) = (self.socket.ip(), self.socket.port());
@@ -42,7 +47,7 @@ impl Address {
                 host.to_string().split_once("://").map_or_else(String::new, |(_, host)| host.to_owned())
             }
             // `localhost` and not the address: cookies and previews are then of one family of names.
-            _ if is_localhost(ip) || ip.is_unspecified() => "localhost".to_owned(),
+            _ if self.is_on_localhost() => "localhost".to_owned(),
             _ if ip.is_ipv6() => format!("[{ip}]"),
             _ => ip.to_string(),
         };

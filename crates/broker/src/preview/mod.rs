@@ -133,7 +133,12 @@ impl Previews {
                 format!("it has {} of them", record.ports().len()),
             ));
         };
-        Reach::of(record, port).ok_or_else(|| {
+        self.core.reach(record, port).ok_or_else(|| {
+            if record.published.is_some() {
+                let said =
+                    format!("the ports of {} are on another host, and are not reached from here", shown(key));
+                return no_such(said, "`berthold show` says where they are published".to_owned());
+            }
             no_such(
                 format!("the ports of {} are not published", shown(key)),
                 "its network publishes none".to_owned(),
