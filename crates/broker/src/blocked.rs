@@ -41,6 +41,12 @@ const UNTOLD: Duration = Duration::from_secs(600);
 /// What a port is blocked by if nothing more is known.
 const UNKNOWN: &str = "another process on this host";
 
+/// A look for holders of the pool's ports.
+pub(crate) struct Look {
+    began: Instant,
+    wanted_on: String,
+}
+
 impl Core {
     /// Marks those ports as held by someone else that nobody leases. What is known already is not said again.
     pub(crate) fn block_idle(&self, ports: &BTreeMap<Port, String>) {
@@ -86,17 +92,18 @@ impl Core {
         self.tell_blocked(&news);
     }
 
-    /// Looks for holders of every port of the pool that is not leased: blocks what is held, unblocks what no longer is.
-    pub(crate) async fn review_blocked(&self) {
+    /// Looks for holders of every port of the pool that is not leased: blocks what is held, unblocks what no longer is. Those that
+    /// matter are this host's, and all of those of the runtime `wanted_on`.
+    pub(crate) async fn review_blocked(&self, wanted_on: &str) {
         let called = Instant::now();
         let mut last = self.reviewing.lock().await;
         // Begun after this call came, so it is as new as a look can be.
-        if last.is_some_and(|began| began >= called) {
+        if last.as_ref().is_some_and(|last| last.began > called && last.wanted_on == wanted_on) {
             return;
         }
-        let began = Instant::now();
+        let look = Look { began: Instant::now(), wanted_on: wanted_on.to_owned() };
         let before: BTreeSet<Port> = self.state().pool.blocked().map(|(port, _)| port).collect();
-        let mut held = self.held_unseen("").await;
+        let mut held = self.held_unseen(wanted_on).await;
         let sockets = if self.runtimes.publish_here() { socket_ports().await } else { BTreeSet::new() };
         let candidates: Vec<Port> = {
             let state = self.state();
@@ -117,11 +124,14 @@ impl Core {
             // What was refused for a reason that is seen by now is free as soon as that is not seen any more.
             state.refused.retain(|port, at| at.elapsed() < REFUSED && !held.contains_key(port));
             state.retry_guards();
-            let is_over = |port: &Port| !held.contains_key(port) && !state.refused.contains_key(port);
-            before.into_iter().filter(is_over).collect()
+            // What is leased was not looked at.
+            let is_over = |port: &Port| {
+                before.contains(port) && !held.contains_key(port) && !state.refused.contains_key(port)
+            };
+            candidates.into_iter().filter(is_over).collect()
         };
         self.unblock(&free);
-        *last = Some(began);
+        *last = Some(look);
     }
 
     fn unblock(&self, ports: &[Port]) {

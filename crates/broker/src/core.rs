@@ -10,23 +10,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use pool::{AgentKey, LeaseId, Moment, PoolSpec, Port, PortPool, PortRange};
-use runtime::HeldPort;
+use runtime::{HeldPort, Observed};
 use settings::Settings;
 use tokio::sync::{OwnedMutexGuard, broadcast};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::blocked::Look;
 use crate::clock;
 use crate::descriptors::Descriptors;
 use crate::guards::Guards;
 use crate::home::Home;
+use crate::labels::Tag;
 use crate::ledger::Ledger;
 use crate::listen::Address;
 use crate::model::{AgentRecord, BareLease, Former, Lease};
 use crate::outcome::Before;
 use crate::runtimes::Runtimes;
-use crate::verdict::Absence;
+use crate::verdict::{Absence, Unstarted};
 use crate::view;
 
 /// How many events a slow listener may be behind before it misses some.
@@ -52,8 +54,8 @@ pub(crate) struct Core {
     pub(crate) shutdown: CancellationToken,
     /// Tells those who wait for a runtime's answer that it has left another one waiting.
     pub(crate) silence: tokio::sync::Notify,
-    /// Held by the one that looks for holders of the pool's ports; when the last look began.
-    pub(crate) reviewing: tokio::sync::Mutex<Option<Instant>>,
+    /// Held by the one that looks for holders of the pool's ports; the last look.
+    pub(crate) reviewing: tokio::sync::Mutex<Option<Look>>,
     state: Mutex<State>,
     locks: Locks,
     bare_locks: Locks,
@@ -72,9 +74,10 @@ pub(crate) struct State {
     pub(crate) granted: HashMap<LeaseId, Instant>,
     /// Since when the runtime has had nothing of a lease, whenever it was asked.
     pub(crate) missing: HashMap<LeaseId, Instant>,
-    /// Since when something on a runtime that bears no lease of the ledger has been seen not to have started, by the runtime's name and
-    /// the id there.
-    pub(crate) unstarted: HashMap<(&'static str, String), Instant>,
+    /// Since when something on a runtime has been seen not to have started, by the runtime's name and the id there.
+    pub(crate) unstarted: HashMap<String, HashMap<String, Instant>>,
+    /// The lease under which an agent last ran that has none now, if it ended while this broker ran.
+    pub(crate) last_leases: HashMap<AgentKey, LeaseId>,
     /// The ports that an engine refused though nothing here shows why, and when.
     pub(crate) refused: BTreeMap<Port, Instant>,
     /// Since when what an earlier broker left is taken up, so that whatever runs is watched.
@@ -235,6 +238,7 @@ impl State {
             granted: HashMap::new(),
             missing: HashMap::new(),
             unstarted: HashMap::new(),
+            last_leases: HashMap::new(),
             refused: BTreeMap::new(),
             taken_up: None,
             used: BTreeSet::new(),
@@ -249,18 +253,32 @@ impl State {
 }
 
 impl State {
-    /// What speaks for it that a lease is over of which nothing is there now.
-    pub(crate) fn absence(&self, lease: &Lease) -> Absence {
+    /// What speaks for it that a lease is over of which only `seen` is there now, on `runtime`.
+    pub(crate) fn absence(&self, lease: &Lease, runtime: &str, seen: Option<&Observed>) -> Absence {
         let age = self.granted.get(&lease.id).map(Instant::elapsed);
         Absence {
             age: age.unwrap_or_else(|| clock::age(lease.since)),
             missing_for: self.missing.get(&lease.id).map(Instant::elapsed),
+            unstarted_for: seen.and_then(|seen| self.unstarted_for(runtime, &seen.id)),
         }
     }
 
-    /// For how long something on a runtime has been seen not to have started.
-    pub(crate) fn unstarted_for(&self, runtime: &'static str, id: &str) -> Option<Duration> {
-        self.unstarted.get(&(runtime, id.to_owned())).map(Instant::elapsed)
+    /// What speaks for it that `seen` may yet be started, which bears the lease and the agent's name of `tag`.
+    pub(crate) fn unstarted(&self, runtime: &str, seen: &Observed, tag: &Tag) -> Unstarted {
+        Unstarted {
+            has_last_lease: self.last_leases.get(&tag.key) == Some(&tag.lease),
+            seen_for: self.unstarted_for(runtime, &seen.id),
+        }
+    }
+
+    fn unstarted_for(&self, runtime: &str, id: &str) -> Option<Duration> {
+        self.unstarted.get(runtime)?.get(id).map(Instant::elapsed)
+    }
+
+    /// Notes that something on a runtime has been seen not to have started.
+    pub(crate) fn note_unstarted(&mut self, runtime: &str, id: &str) {
+        let of_runtime = self.unstarted.entry(runtime.to_owned()).or_default();
+        of_runtime.entry(id.to_owned()).or_insert_with(Instant::now);
     }
 
     /// Forgets what was kept of a lease that has ended.

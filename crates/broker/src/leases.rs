@@ -78,7 +78,7 @@ impl Core {
         };
         let mut checked = taken();
         if checked.as_ref().is_err_and(may_be_over) {
-            self.review_blocked().await;
+            self.review_blocked(&record.runtime).await;
             checked = taken();
         }
         checked.map(drop).map_err(|source| OperationError::Exhausted {
@@ -128,6 +128,9 @@ impl Core {
         if let Some(lease) = &ended {
             let mut state = self.state();
             state.pool.release(&lease.id, now, remember);
+            if matches!(ending, Ending::Remember) && !state.before.contains_key(&lease.id) {
+                state.last_leases.insert(record.key.clone(), lease.id.clone());
+            }
             state.drop_traces(&lease.id);
         }
         let owner = Owner::Agent(record.key.clone());
@@ -136,6 +139,7 @@ impl Core {
                 let mut state = self.state();
                 state.pool.forget(&owner);
                 state.agents.remove(&record.key);
+                state.last_leases.remove(&record.key);
                 drop(state);
                 self.tell(api::Event::AgentDeleted {
                     project: record.key.project.to_string(),
@@ -174,7 +178,7 @@ impl Core {
     ) -> Result<Vec<Port>, Exhausted> {
         match self.choose_unblocked(id, count, undo, runtime).await {
             Err(exhausted) if may_be_over(&exhausted) => {
-                self.review_blocked().await;
+                self.review_blocked(runtime).await;
                 self.choose_unblocked(id, count, undo, runtime).await
             }
             chosen => chosen,

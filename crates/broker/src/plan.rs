@@ -101,15 +101,17 @@ impl Core {
     ) -> Result<(), OperationError> {
         let name = runtime.name();
         let mounts = |spec| spec::mounts(spec, runtime.needs_image());
-        let (had, mounts) = (before.map(mounts).transpose()?.unwrap_or_default(), mounts(spec)?);
+        let wanted = mounts(spec)?;
         // What another host has cannot be seen from here, nor what the nodes of a cluster have.
         let is_here =
             self.runtimes.locality(name) == Locality::Local && name != RuntimeName::Kubernetes.as_str();
         if !is_here {
             return Ok(());
         }
+        // What an earlier version took may be refused by now; that is not what is asked for.
+        let had = before.and_then(|before| mounts(before).ok()).unwrap_or_default();
         let is_new = |source: &&str| had.iter().all(|mount| mount.source != **source);
-        let mut sources = mounts.iter().map(|mount| mount.source.as_str()).filter(is_new);
+        let mut sources = wanted.iter().map(|mount| mount.source.as_str()).filter(is_new);
         match sources.find(|source| is_missing(Path::new(source))) {
             None => Ok(()),
             Some(source) => {

@@ -37,7 +37,7 @@ impl Core {
     pub(crate) async fn reconcile_all(self: &Arc<Self>) {
         self.look_at(|_| true).await;
         self.settle_all_held().await;
-        self.review_blocked().await;
+        self.review_blocked("").await;
     }
 
     /// The runtimes that have agents, or had some while this broker ran: something of those may still be there.
@@ -75,7 +75,7 @@ impl Core {
                     let in_use = self.runtimes_in_use();
                     // An engine that nobody uses is left in peace most of the time: Podman's service would never end.
                     self.look_at(|name| in_use.contains(name) || round % UNUSED_EVERY == 0).await;
-                    self.review_blocked().await;
+                    self.review_blocked("").await;
                     self.settle_all_held().await;
                 }
             }
@@ -91,10 +91,9 @@ impl Core {
             Err(error) => return self.warn_unreachable(name, &error),
         };
         self.unwarn(&about);
-        {
-            let mut state = self.state();
-            state.warnings.retain(|about, _| !about.starts_with(&conflicts(name)));
-            state.unstarted.retain(|(on, id), _| *on != name || listing.iter().any(|it| it.id == *id));
+        if let Some(unstarted) = self.state().unstarted.get_mut(name) {
+            let is_it = |id: &str, it: &Observed| it.id == *id && it.state == ObservedState::Created;
+            unstarted.retain(|id, _| listing.iter().any(|it| is_it(id, it)));
         }
         for key in self.keys_to_settle(name, &listing, engine.as_deref()) {
             self.settle(&key).await;
@@ -103,11 +102,16 @@ impl Core {
         for key in self.keys_to_forget(name) {
             self.forget_ended(&key).await;
         }
+        let mut in_conflict = BTreeSet::new();
         for observed in listing.iter() {
-            if let Some(tag) = self.tag_of(observed) {
-                self.meet(&runtime, observed, tag).await;
+            if let Some(tag) = self.tag_of(observed)
+                && self.meet(&runtime, observed, tag).await == Met::InConflict
+            {
+                in_conflict.insert(conflict(name, observed));
             }
         }
+        let is_over = |about: &String| about.starts_with(&conflicts(name)) && !in_conflict.contains(about);
+        self.state().warnings.retain(|about, _| !is_over(about));
     }
 
     /// Tells that nothing is known of the agents of a runtime, if it has any that live.
@@ -129,7 +133,8 @@ impl Core {
             if seen.is_none() && is_elsewhere(record, engine) {
                 continue;
             }
-            let verdict = decide(record.stage, seen.map(|it| &it.state), state.absence(lease));
+            let absence = state.absence(lease, runtime, seen);
+            let verdict = decide(record.stage, seen.map(|it| &it.state), absence);
             if ![Verdict::Missing, Verdict::Gone].contains(&verdict) {
                 seen_again.push(lease.id.clone());
             }
@@ -191,14 +196,19 @@ impl Core {
                 return;
             }
         };
-        let absence = self.state().absence(&lease);
+        let absence = self.state().absence(&lease, runtime.name(), seen.as_ref());
         let verdict = decide(record.stage, seen.as_ref().map(|it| &it.state), absence);
         tracing::debug!(agent = %key, ?verdict, "looked at");
         if verdict != Verdict::Missing {
             self.state().missing.remove(&lease.id);
         }
         match (verdict, seen) {
-            (Verdict::Missing, _) => {
+            (Verdict::Missing, Some(observed)) => {
+                let mut state = self.state();
+                state.missing.remove(&lease.id);
+                state.note_unstarted(runtime.name(), &observed.id);
+            }
+            (Verdict::Missing, None) => {
                 self.state().missing.entry(lease.id).or_insert_with(Instant::now);
             }
             (Verdict::Gone, _) => self.enter_gone(record, &runtime).await,
@@ -246,6 +256,12 @@ impl Core {
             tracing::warn!(agent = %record.key, id, error = %chain(&error), "what belongs to a leftover was not taken back; its lease stays");
             return;
         }
+        if record.stage == Stage::Stopping {
+            tracing::info!(agent = %record.key, id, "removed what had not started of an agent that was to stop");
+            record.container = None;
+            drop(self.enter_exit(record, None, None).await);
+            return;
+        }
         tracing::info!(agent = %record.key, id, "removed what a start that did not succeed left");
         record.stage = Stage::Failed;
         if record.reason.is_none() {
@@ -282,38 +298,40 @@ impl Core {
     }
 
     /// Deals with something on a runtime that carries this broker's labels but no lease that the ledger has.
-    async fn meet(self: &Arc<Self>, runtime: &Arc<dyn Runtime>, listed: &Observed, tag: Tag) {
+    async fn meet(self: &Arc<Self>, runtime: &Arc<dyn Runtime>, listed: &Observed, tag: Tag) -> Met {
         let name = runtime.name();
         let meeting = |seen: &Observed, known: Option<&AgentRecord>| {
-            let unstarted_for = self.state().unstarted_for(name, &seen.id);
-            verdict::meet(&seen.state, &seen.id, &tag.lease, known, unstarted_for)
+            let unstarted = self.state().unstarted(name, seen, &tag);
+            verdict::meet(&seen.state, &seen.id, &tag.lease, known, unstarted)
         };
         let known = self.agent(&tag.key);
         if meeting(listed, known.as_ref()) == Meeting::Leave {
-            self.warn_of_labels(name, listed, &tag, known.as_ref());
-            return;
+            return self.warn_of_labels(name, listed, &tag, known.as_ref());
         }
-        let Some(_lock) = self.try_lock(&tag.key) else { return };
-        let Ok(Some(observed)) = runtime.inspect(&listed.id).await else { return };
+        // What was told of it before may hold still.
+        let told = conflict(name, listed);
+        let as_before =
+            || if self.state().warnings.contains_key(&told) { Met::InConflict } else { Met::InOrder };
+        let Some(_lock) = self.try_lock(&tag.key) else { return as_before() };
+        let Ok(Some(observed)) = runtime.inspect(&listed.id).await else { return as_before() };
         // Where names are ids, it may be another by now (L7).
         if self.tag_of(&observed).as_ref() != Some(&tag) {
-            return;
+            return Met::InOrder;
         }
         let known = self.agent(&tag.key);
         match meeting(&observed, known.as_ref()) {
             Meeting::Leave => {}
-            Meeting::Adopt => self.adopt(runtime, &observed, tag, known).await,
+            Meeting::Adopt => return self.adopt(runtime, &observed, tag, known).await,
             Meeting::Twice(lease) => {
                 let text = format!(
                     "{} runs twice: {} is not the one that the ledger knows (lease {lease}); end it by hand",
                     tag.key, observed.id
                 );
-                self.warn(&conflict(name, &observed), &text);
+                self.warn(&told, &text);
+                return Met::InConflict;
             }
             Meeting::Remember => self.enter_past(name, &observed, tag).await,
-            Meeting::Await => {
-                self.state().unstarted.entry((name, observed.id)).or_insert_with(Instant::now);
-            }
+            Meeting::Await => self.state().note_unstarted(name, &observed.id),
             Meeting::Remove => match runtime.remove(&observed.id).await {
                 Ok(()) => tracing::info!(agent = %tag.key, id = observed.id, "removed a leftover"),
                 Err(error) => {
@@ -321,12 +339,19 @@ impl Core {
                 }
             },
         }
+        Met::InOrder
     }
 
     /// Tells of an agent under its lease whose labels name other ports than that has: someone has made it anew.
-    fn warn_of_labels(&self, runtime: &str, listed: &Observed, tag: &Tag, known: Option<&AgentRecord>) {
+    fn warn_of_labels(
+        &self,
+        runtime: &str,
+        listed: &Observed,
+        tag: &Tag,
+        known: Option<&AgentRecord>,
+    ) -> Met {
         let lease = known.and_then(|record| record.lease.as_ref()).filter(|held| held.id == tag.lease);
-        let Some(lease) = lease.filter(|held| held.ports != tag.ports) else { return };
+        let Some(lease) = lease.filter(|held| held.ports != tag.ports) else { return Met::InOrder };
         let text = format!(
             "{} runs with labels that name the ports {}, while its lease has {}: start it anew with `--replace`",
             tag.key,
@@ -334,6 +359,7 @@ impl Core {
             join_ports(&lease.ports)
         );
         self.warn(&conflict(runtime, listed), &text);
+        Met::InConflict
     }
 
     /// Enters an agent of which the ledger knows nothing and that has ended.
@@ -358,7 +384,7 @@ impl Core {
         observed: &Observed,
         tag: Tag,
         known: Option<AgentRecord>,
-    ) {
+    ) -> Met {
         let lease = Lease { id: tag.lease.clone(), ports: tag.ports.clone(), since: clock::now() };
         let owner = Owner::Agent(tag.key.clone());
         let reserved = self.state().pool.reserve(lease.id.clone(), owner.clone(), &lease.ports, lease.since);
@@ -371,7 +397,8 @@ impl Core {
                 "{} runs as {} {what}; it goes on, but has no lease: end one of the two",
                 tag.key, observed.id
             );
-            return self.warn(&conflict(runtime.name(), observed), &text);
+            self.warn(&conflict(runtime.name(), observed), &text);
+            return Met::InConflict;
         }
         let (former, released_at) =
             known.as_ref().map(|record| (record.former.clone(), record.released_at)).unwrap_or_default();
@@ -382,7 +409,8 @@ impl Core {
         record.former.clear();
         record.released_at = None;
         // It may be of an earlier request than the one that is known, and keeps what it has when it is started anew.
-        if let (Some(spec), Ok(count)) = (&mut record.spec, u16::try_from(lease.ports.len())) {
+        let size = self.state().pool.size();
+        if let (Some(spec), Ok(count)) = (&mut record.spec, u16::try_from(lease.ports.len().min(size))) {
             spec.ports = count;
         }
         record.lease = Some(lease.clone());
@@ -396,13 +424,14 @@ impl Core {
             let mut state = self.state();
             state.pool.cancel(&lease.id);
             state.pool.remember(owner, &former, released_at.unwrap_or_default());
-            return;
+            return Met::InOrder;
         }
         self.state().granted.insert(lease.id.clone(), Instant::now());
         tracing::info!(agent = %record.key, id = observed.id, ports = ?lease.ports, "adopted a running agent by its labels");
         self.resume(&record.key, &lease.id, runtime.as_ref(), &observed.id).await;
         let now = runtime.inspect(&observed.id).await.ok().flatten();
         drop(self.confirm(record, now.as_ref().unwrap_or(observed)).await);
+        Met::InOrder
     }
 
     /// Tells a person of something, once for each change.
@@ -418,6 +447,14 @@ impl Core {
             tracing::info!("{about} answers again");
         }
     }
+}
+
+/// What came of meeting something that carries this broker's labels.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Met {
+    InOrder,
+    /// A person was told that something is to be done about it.
+    InConflict,
 }
 
 /// What a conflict is about, by which its warning is found again.

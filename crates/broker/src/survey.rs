@@ -15,7 +15,7 @@ use crate::engines::is_elsewhere;
 use crate::error::chain;
 use crate::labels::Tag;
 use crate::listing::Listing;
-use crate::model::AgentRecord;
+use crate::model::{AgentRecord, Stage};
 use crate::reconcile::UNUSED;
 use crate::verdict::{self, Meeting, Verdict, decide};
 
@@ -80,12 +80,16 @@ impl Core {
             });
         }
         let lease = record.lease.as_ref()?;
-        let absence = self.state().absence(lease);
+        let absence = self.state().absence(lease, &record.runtime, seen);
         let verdict = decide(record.stage, seen.map(|it| &it.state), absence);
         let (action, detail) = match verdict {
             Verdict::Keep => return None,
             Verdict::Running => (ReconcileAction::MarkRunning, "it runs"),
             Verdict::Ended => (ReconcileAction::Release, "it has ended: its ports are given back"),
+            Verdict::Remove if record.stage == Stage::Stopping => (
+                ReconcileAction::Remove,
+                "it was to stop and has not started: it is removed, and its ports are given back",
+            ),
             Verdict::Remove => (
                 ReconcileAction::Remove,
                 "its start did not succeed: it is removed, and its ports are given back",
@@ -108,10 +112,10 @@ impl Core {
     }
 
     /// What follows from something that bears this broker's labels.
-    fn of_labels(&self, runtime: &'static str, observed: &Observed, tag: &Tag) -> Option<Finding> {
+    fn of_labels(&self, runtime: &str, observed: &Observed, tag: &Tag) -> Option<Finding> {
         let known = self.agent(&tag.key);
-        let unstarted_for = self.state().unstarted_for(runtime, &observed.id);
-        let meeting = verdict::meet(&observed.state, &observed.id, &tag.lease, known.as_ref(), unstarted_for);
+        let unstarted = self.state().unstarted(runtime, observed, tag);
+        let meeting = verdict::meet(&observed.state, &observed.id, &tag.lease, known.as_ref(), unstarted);
         let (action, detail) = match meeting {
             Meeting::Leave => return None,
             Meeting::Adopt => match tag.ports.iter().find_map(|port| Some((*port, self.lessee(*port)?))) {

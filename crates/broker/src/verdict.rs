@@ -21,8 +21,23 @@ const UNSTARTED: Duration = Duration::from_secs(300);
 pub(crate) struct Absence {
     /// For how long the lease is held.
     pub(crate) age: Duration,
-    /// For how long nothing that has started has been there, whenever that was looked at; none if this is the first time.
+    /// For how long nothing has been there, whenever that was looked at; none if this is the first time.
     pub(crate) missing_for: Option<Duration>,
+    /// For how long only something that has not started has been there; none if this is the first time.
+    pub(crate) unstarted_for: Option<Duration>,
+}
+
+/// What speaks for it that whoever made something on a runtime may yet start it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Unstarted {
+    /// Whether it bears the lease under which its agent last ran: then it was made in place of that.
+    pub(crate) has_last_lease: bool,
+    /// For how long it has been seen not to have started; none if this is the first time.
+    pub(crate) seen_for: Option<Duration>,
+}
+
+fn may_yet_start(unstarted_for: Option<Duration>) -> bool {
+    unstarted_for.is_none_or(|it| it < UNSTARTED)
 }
 
 /// What is to be done with an agent that holds a lease.
@@ -36,7 +51,7 @@ pub(crate) enum Verdict {
     Ended,
     /// What is there never ran, or belongs to a failed start: remove it, and release.
     Remove,
-    /// Nothing is there that has started; that may be too early to tell.
+    /// Nothing is there that has started; it is too early to tell what that means.
     Missing,
     /// Nothing is there, for the second time, and the lease is old enough: release.
     Gone,
@@ -47,9 +62,7 @@ pub(crate) fn decide(stage: Stage, seen: Option<&ObservedState>, absence: Absenc
     match (seen, stage) {
         (Some(_), Stage::Failed) => Verdict::Remove,
         // One that was to stop would be removed by the stop as well.
-        (Some(ObservedState::Created), Stage::Running)
-            if absence.missing_for.is_none_or(|it| it < UNSTARTED) =>
-        {
+        (Some(ObservedState::Created), Stage::Running) if may_yet_start(absence.unstarted_for) => {
             Verdict::Missing
         }
         (Some(ObservedState::Created), _) => Verdict::Remove,
@@ -86,13 +99,13 @@ pub(crate) enum Meeting {
 }
 
 /// What is to be done with what has the runtime's `id` and bears `lease`, given what is `known` of the agent that its labels
-/// name. `unstarted_for` is how long it has been seen to have not started, none if this is the first time.
+/// name.
 pub(crate) fn meet(
     seen: &ObservedState,
     id: &str,
     lease: &LeaseId,
     known: Option<&AgentRecord>,
-    unstarted_for: Option<Duration>,
+    unstarted: Unstarted,
 ) -> Meeting {
     let held = known.and_then(|record| record.lease.as_ref()).map(|held| &held.id);
     let is_its_past = known.is_some_and(|record| record.container.as_deref() == Some(id));
@@ -104,7 +117,7 @@ pub(crate) fn meet(
         (ObservedState::Exited { .. }, None) => Meeting::Remember,
         (ObservedState::Exited { .. }, Some(_)) if held.is_none() && is_its_past => Meeting::Leave,
         (ObservedState::Created, Some(record))
-            if !record.is_live() && unstarted_for.is_none_or(|it| it < UNSTARTED) =>
+            if !record.is_live() && unstarted.has_last_lease && may_yet_start(unstarted.seen_for) =>
         {
             Meeting::Await
         }
@@ -130,7 +143,13 @@ mod tests {
         expected: Verdict,
     ) {
         let age = Duration::from_millis(age);
-        let absence = Absence { age, missing_for: missing_for.map(Duration::from_millis) };
+        let missing_for = missing_for.map(Duration::from_millis);
+        // What is there has not started for as long as nothing else has been there.
+        let (missing_for, unstarted_for) = match seen {
+            None => (missing_for, None),
+            Some(_) => (None, missing_for),
+        };
+        let absence = Absence { age, missing_for, unstarted_for };
         let verdict = decide(stage, seen, absence);
         assert_eq!(verdict, expected, "{stage:?}, seen {seen:?}, {absence:?}");
     }
@@ -157,6 +176,14 @@ mod tests {
         check(Stage::Stopping, created, None, 1_000_000, Verdict::Remove);
     }
 
+    /// L5: that something had not started is not that nothing was there.
+    #[test]
+    fn what_had_not_started_and_is_gone_must_be_seen_to_be_missing_twice() {
+        let hour = Duration::from_secs(3600);
+        let absence = Absence { age: hour, missing_for: None, unstarted_for: Some(hour) };
+        assert_eq!(decide(Stage::Running, None, absence), Verdict::Missing);
+    }
+
     /// L5: what was just granted is not freed because it cannot be seen yet.
     #[test]
     fn nothing_there_must_be_seen_twice_and_the_lease_be_old_enough() {
@@ -175,7 +202,13 @@ mod tests {
         record.lease = Some(Lease { id: LeaseId::new("now"), ports: Vec::new(), since: Moment(0) });
         let check = |seen: &ObservedState, id: &str, lease: &str, known: Option<&AgentRecord>, expected| {
             assert_eq!(
-                meet(seen, id, &LeaseId::new(lease), known, None),
+                meet(
+                    seen,
+                    id,
+                    &LeaseId::new(lease),
+                    known,
+                    Unstarted { has_last_lease: false, seen_for: None }
+                ),
                 expected,
                 "{seen:?} {id} {lease} {known:?}"
             );
@@ -199,15 +232,18 @@ mod tests {
     #[test]
     fn what_takes_the_place_of_an_agent_that_has_ended_may_take_its_time_to_start() {
         let mut record = AgentRecord::new("default/dev".parse::<AgentKey>().unwrap(), "docker".to_owned());
-        let after = |record: &AgentRecord, unstarted_for: Option<u64>| {
-            let unstarted_for = unstarted_for.map(Duration::from_secs);
-            meet(&ObservedState::Created, "there", &LeaseId::new("past"), Some(record), unstarted_for)
+        record.stage = Stage::Exited;
+        let after = |has_last_lease, seen_for: Option<u64>| {
+            let unstarted = Unstarted { has_last_lease, seen_for: seen_for.map(Duration::from_secs) };
+            meet(&ObservedState::Created, "there", &LeaseId::new("past"), Some(&record), unstarted)
         };
-        for stage in [Stage::Exited, Stage::Stopped, Stage::Failed] {
-            record.stage = stage;
-            assert_eq!(after(&record, None), Meeting::Await, "{stage:?}");
-            assert_eq!(after(&record, Some(299)), Meeting::Await, "{stage:?}");
-            assert_eq!(after(&record, Some(300)), Meeting::Remove, "{stage:?}");
-        }
+        assert_eq!(after(true, None), Meeting::Await);
+        assert_eq!(after(true, Some(299)), Meeting::Await);
+        assert_eq!(after(true, Some(300)), Meeting::Remove);
+        assert_eq!(
+            after(false, None),
+            Meeting::Remove,
+            "such as what an engine creates late for a start that failed"
+        );
     }
 }

@@ -36,7 +36,7 @@ pub(super) async fn pool(
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<PoolDocument>, Refusal> {
     let Query(which) = which?;
-    core.review_blocked().await;
+    core.review_blocked("").await;
     let pool = view::pool(&core.state(), &core.settings, which.all, clock::now());
     Ok(Json(PoolDocument { pool }))
 }
