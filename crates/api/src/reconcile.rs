@@ -10,6 +10,9 @@ pub struct Reconciliation {
     pub dry_run: bool,
     /// What was found, by agent.
     pub findings: Vec<Finding>,
+    /// What was to be done about it and could not be: the broker's log says why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_done: Vec<Finding>,
     /// The runtimes with agents that did not answer: nothing of theirs is changed.
     pub unreachable: Vec<UnreachableRuntime>,
 }
@@ -27,6 +30,14 @@ pub struct Finding {
     pub action: ReconcileAction,
     /// The same for a person, with the reason.
     pub detail: String,
+}
+
+impl Finding {
+    /// Whether something is to be done about it now, by the broker.
+    #[must_use]
+    pub fn is_to_be_done(&self) -> bool {
+        !matches!(self.action, ReconcileAction::Wait | ReconcileAction::Report)
+    }
 }
 
 /// What follows from a finding.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use api::{BrokerDocument, PoolDocument, Problem, ReconciliationDocument};
+use api::{BrokerDocument, Finding, PoolDocument, Problem, ReconciliationDocument};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -131,6 +131,14 @@ pub(super) async fn reconcile(
     reconciliation.dry_run = how.dry_run;
     if !how.dry_run {
         core.reconcile_all().await;
+        if reconciliation.findings.iter().any(Finding::is_to_be_done) {
+            // Of a runtime that does not answer any more nothing is found, and nothing was done.
+            let now = core.survey().await;
+            let is_silent = |it: &Finding| now.unreachable.iter().any(|silent| silent.runtime == it.runtime);
+            let is_left = |it: &&Finding| it.is_to_be_done() && (is_silent(it) || now.findings.contains(it));
+            reconciliation.not_done = reconciliation.findings.iter().filter(is_left).cloned().collect();
+            reconciliation.unreachable = now.unreachable;
+        }
     }
     Ok(Json(ReconciliationDocument { reconciliation }))
 }

@@ -1,4 +1,4 @@
-use api::{Reconciliation, ReconciliationDocument};
+use api::{Code, Reconciliation, ReconciliationDocument};
 
 use crate::context::Context;
 use crate::error::CliError;
@@ -36,20 +36,28 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<(), 
         output.say(&format!("the ledger and {all} agree"));
         return Ok(());
     }
-    output.print(&table(&reconciliation).render(output.width()))
+    output.print(&table(&reconciliation).render(output.width()))?;
+    match reconciliation.not_done.len() {
+        0 => Ok(()),
+        left => {
+            let message = format!("{left} of {} could not be done", reconciliation.findings.len());
+            Err(CliError::failed(Code::Failed, message)
+                .with_hint("the broker's log says why: it is tried again"))
+        }
+    }
 }
 
 fn table(reconciliation: &Reconciliation) -> Table {
     let last = if reconciliation.dry_run { "WOULD DO" } else { "DONE" };
     let mut table = Table::new(&["AGENT", "RUNTIME", "ID", last]).expendable(&["ID", "RUNTIME"]);
     for finding in &reconciliation.findings {
+        let detail = if reconciliation.not_done.contains(finding) {
+            format!("not done: {}", finding.detail)
+        } else {
+            finding.detail.clone()
+        };
         let id: String = finding.id.as_deref().unwrap_or_default().chars().take(12).collect();
-        table.row([
-            finding.agent.as_str().into(),
-            finding.runtime.as_str().into(),
-            id.into(),
-            finding.detail.as_str().into(),
-        ]);
+        table.row([finding.agent.as_str().into(), finding.runtime.as_str().into(), id.into(), detail.into()]);
     }
     table
 }
@@ -80,11 +88,19 @@ mod tests {
                 ),
                 finding("shop/api", None, ReconcileAction::Wait, "nothing is there"),
             ],
+            not_done: Vec::new(),
             unreachable: Vec::new(),
         };
         insta::assert_snapshot!(table(&reconciliation).render(None), @"
         AGENT        RUNTIME  ID            WOULD DO
         default/dev  docker   3f2a9c0d11e2  it runs and has no lease
+        shop/api     docker   -             nothing is there
+        ");
+        let not_done = vec![reconciliation.findings[0].clone()];
+        let reconciliation = Reconciliation { dry_run: false, not_done, ..reconciliation };
+        insta::assert_snapshot!(table(&reconciliation).render(None), @"
+        AGENT        RUNTIME  ID            DONE
+        default/dev  docker   3f2a9c0d11e2  not done: it runs and has no lease
         shop/api     docker   -             nothing is there
         ");
     }

@@ -436,3 +436,22 @@ fn what_is_made_anew_after_its_end_may_be_started_later() {
     host.ok(&["delete", "dev", "-t", "0s"]);
     assert_eq!((host.containers(), host.leased()), (vec![], vec![]));
 }
+
+/// P9: what was to be done and could not be is said, and not that it was done.
+#[test]
+fn what_could_not_be_done_is_told() {
+    needs_docker!();
+    let (mut host, image) = (Host::looking_every("1h", 4), image());
+    host.serve_with(&[("BERTHOLD_FAULT", "refuse 1 docker remove")]);
+    host.ok(&idle_agent("dev", &image));
+    await_listening();
+    let labels = labels(&host, "half", "01AAAAAAAAAAAAAAAAAAAAAAAA", "");
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    docker(&[&["create", "--name", &host.container("half")], &labels[..], &[&image, "true"]].concat());
+    let refused = host.run(&["reconcile"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stdout.contains("not done: it is a leftover"), "{refused:?}");
+    assert_eq!(host.containers().len(), 2);
+    assert_eq!(host.run(&["reconcile"]).code, 0);
+    assert_eq!(host.containers(), [host.container("dev")]);
+}
