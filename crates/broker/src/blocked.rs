@@ -124,11 +124,12 @@ impl Core {
             // What was refused for a reason that is seen by now is free as soon as that is not seen any more.
             state.refused.retain(|port, at| at.elapsed() < REFUSED && !held.contains_key(port));
             state.retry_guards();
-            // What is leased was not looked at.
+            // Whose socket it is that a leased port has was not looked at.
+            let is_unknown = |port: &Port| !state.pool.is_idle(*port) && sockets.contains(port);
             let is_over = |port: &Port| {
-                before.contains(port) && !held.contains_key(port) && !state.refused.contains_key(port)
+                !held.contains_key(port) && !state.refused.contains_key(port) && !is_unknown(port)
             };
-            candidates.into_iter().filter(is_over).collect()
+            before.into_iter().filter(is_over).collect()
         };
         self.unblock(&free);
         *last = Some(look);

@@ -14,6 +14,7 @@
 //! | `refuse N` | the N-th call, a question or a change, is not made, and fails |
 //! | `refuse N WHAT` | the N-th call of that kind alone, such as `process remove` |
 //! | `occupied N` | no runtime can have port N, though nothing on this host has it |
+//! | `occupied N M` | the same of all ports from N to M |
 //! | `lose N` | the N-th change of a runtime is made, and fails all the same |
 //! | `unpublish` | runtimes have published nothing of what they started |
 //!
@@ -116,6 +117,13 @@ impl Fault {
             self.note(&format!("the answer to {what} was lost"));
         }
         self.kind == Kind::Lose
+    }
+
+    /// The first port of those to be published that no runtime can have.
+    fn occupied(&self, spec: &Spec) -> Option<u16> {
+        let last = self.what.parse().unwrap_or(self.at);
+        let mut ports = spec.publish.iter().map(|it| it.host).filter(|_| self.kind == Kind::Occupied);
+        ports.find(|port| (self.at..=last).contains(&u64::from(*port)))
     }
 
     fn note(&self, what: &str) {
@@ -231,11 +239,8 @@ impl Runtime for Faulty {
     }
 
     async fn create(&self, spec: &Spec) -> Result<Created, RuntimeError> {
-        if let Some(Fault { kind: Kind::Occupied, at, .. }) = FAULT.get()
-            && spec.publish.iter().any(|it| u64::from(it.host) == *at)
-        {
-            let port = u16::try_from(*at).ok();
-            return Err(RuntimeError::new(ErrorKind::PortRefused { port }, "a test has it so"));
+        if let Some(port) = FAULT.get().and_then(|fault| fault.occupied(spec)) {
+            return Err(RuntimeError::new(ErrorKind::PortRefused { port: Some(port) }, "a test has it so"));
         }
         self.change("create", self.0.create(spec)).await
     }

@@ -263,9 +263,9 @@ impl Core {
                 return Err(error);
             }
         };
-        let mut attempt = 1;
+        let (mut attempt, mut all_refused) = (1, Vec::new());
         loop {
-            let failure = match self.attempt(&runtime, &mut record, leftover.as_ref()).await {
+            let mut failure = match self.attempt(&runtime, &mut record, leftover.as_ref()).await {
                 Ok(observed) => return Ok(self.confirm(record, &observed).await),
                 Err(failure) => failure,
             };
@@ -283,8 +283,13 @@ impl Core {
                 return Err(failure.error);
             }
             record.container = None;
+            let refused = failure.refused_ports(&record, self.runtimes.locality(runtime.name()));
+            all_refused.extend(refused.iter().flatten());
+            if attempt == MAX_PORT_SETS && refused.is_some() {
+                failure.tell_refused(attempt, &all_refused);
+            }
             if attempt < MAX_PORT_SETS
-                && let Some(refused) = failure.refused_ports(&record, self.runtimes.locality(runtime.name()))
+                && let Some(refused) = refused
             {
                 self.block_refused(&refused, runtime.name()).await;
                 attempt += 1;
@@ -464,5 +469,17 @@ impl Failure {
         let held = |port: &Port| locality == Locality::Local && probe::is_busy(*port);
         let refused: Vec<Port> = record.ports().iter().copied().filter(held).collect();
         Some(if refused.is_empty() { record.ports().to_vec() } else { refused })
+    }
+
+    /// Adds what was tried in vain.
+    fn tell_refused(&mut self, sets: u32, refused: &[Port]) {
+        if let OperationError::Runtime { source, .. } = &mut self.error {
+            let ports: Vec<String> = refused.iter().map(ToString::to_string).collect();
+            source.message = format!(
+                "{}; {sets} sets of ports were tried, of which these were refused: {}",
+                source.message,
+                ports.join(", ")
+            );
+        }
     }
 }

@@ -455,3 +455,18 @@ fn what_could_not_be_done_is_told() {
     assert_eq!(host.run(&["reconcile"]).code, 0);
     assert_eq!(host.containers(), [host.container("dev")]);
 }
+
+/// P7: a handful of sets is tried, and what was tried is told.
+#[test]
+fn a_start_whose_ports_are_all_refused_gives_up_and_says_which_they_were() {
+    let mut host = Host::with_pool(20);
+    host.serve_with(&[("BERTHOLD_FAULT", &format!("occupied {} {}", host.port(0), host.port(19)))]);
+    let error = host.error(7, &idle_process("dev"));
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("8 sets of ports were tried"), "{error}");
+    let refused = message.rsplit(": ").next().unwrap();
+    let refused: BTreeSet<u16> = refused.split(", ").map(|port| port.parse().unwrap()).collect();
+    assert_eq!(refused.len(), 8, "{error}");
+    assert!(refused.iter().all(|port| (host.port(0)..=host.port(19)).contains(port)), "{error}");
+    assert_eq!(host.leased(), []);
+}
