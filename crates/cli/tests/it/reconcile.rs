@@ -391,7 +391,13 @@ fn what_is_adopted_after_a_failed_start_survives_a_crash() {
     needs_docker!();
     let (mut host, image) = (Host::looking_every("300ms", 8), image());
     host.serve();
-    host.error(1, &["start", "dev", "--ports", "1", "--image", &image, "--", "sh", "-c", "exit 3"]);
+    let ready = tempfile::tempdir().unwrap();
+    let volume = format!("{}:/ready", ready.path().display());
+    let script = "test -e /ready/now && exec sleep 100000; exit 3";
+    host.error(
+        1,
+        &["start", "dev", "--ports", "1", "--image", &image, "-v", &volume, "--", "sh", "-c", script],
+    );
     assert_eq!(host.agent("dev")["state"], "failed");
     host.kill_broker();
     host.serve_with(&[("BERTHOLD_FAULT", "kill 1")]);
@@ -407,8 +413,9 @@ fn what_is_adopted_after_a_failed_start_survives_a_crash() {
     assert_eq!(docker(&["inspect", "-f", "{{.Id}}", &name]), id);
     let leased = host.leased();
     assert_eq!(leased.len(), 2);
-    host.ok(&["start", "dev", "--replace", "--image", &image, "--", "sleep", "100000"]);
-    assert_eq!(host.leased(), leased, "it keeps what it had, though the failed start asked for less");
+    fs::write(ready.path().join("now"), "").unwrap();
+    host.ok(&["restart", "dev", "-t", "0s"]);
+    assert_eq!(host.leased(), leased, "it keeps what it has, though the failed start asked for less");
     host.ok(&["delete", "dev", "-t", "0s"]);
 }
 
