@@ -6,13 +6,13 @@
 
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::Code;
 use futures_util::future::join_all;
-use pool::{Owner, Port, PortRange};
+use pool::{Moment, Owner, Port, PortRange};
 use runtime::process::ShimCommand;
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
@@ -24,7 +24,7 @@ use crate::clock;
 use crate::core::{Core, Parts, State};
 use crate::home::Home;
 use crate::http;
-use crate::ledger::{self, Contents, Ledger, OpenError};
+use crate::ledger::{self, Contents, Ledger, OpenError, Question};
 use crate::listen::{Address, ListenError, Listener};
 use crate::lock::{self, BrokerLock, LockError};
 use crate::runtimes::Runtimes;
@@ -171,6 +171,10 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
         state.warnings.insert("ledger".to_owned(), text);
     }
     enter(&mut state, contents);
+    let pool = settings.settings.server.broker.port_pool.as_ref();
+    if let Some(cool_down) = pool.map(|pool| pool.cool_down).filter(|it| !it.is_zero()) {
+        recall(&mut state, &home.ledger(), cool_down);
+    }
     let runtimes = Runtimes::new(&settings.settings, &home, shim);
     let shutdown_token = CancellationToken::new();
     let core = Arc::new(Core::new(Parts {
@@ -300,6 +304,22 @@ pub(crate) fn enter(state: &mut State, contents: Contents) {
     for (key, former) in contents.former {
         state.pool.remember(Owner::Bare(key.clone()), &former.ports, former.released_at);
         state.former.insert(key, former);
+    }
+}
+
+/// Has the ports cool down that were released a moment ago, by whichever broker.
+fn recall(state: &mut State, path: &Path, cool_down: Duration) {
+    let since =
+        Moment(clock::now().0.saturating_sub(i64::try_from(cool_down.as_millis()).unwrap_or(i64::MAX)));
+    let question = Question { port: None, owner: None, since: Some(since), limit: u32::MAX };
+    match ledger::read_history(path, &question) {
+        Ok(rows) => {
+            for (port, until) in rows.iter().filter_map(|row| Some((row.port, row.until?))) {
+                state.pool.recall(port, until);
+            }
+        }
+        // They are handed out a little early.
+        Err(error) => tracing::warn!(%error, "which ports were released last is not known"),
     }
 }
 

@@ -397,6 +397,15 @@ impl PortPool {
         }
     }
 
+    /// Notes that `port`, which nobody leases, was released then: it cools down from there. For a pool that takes the place of another.
+    pub fn recall(&mut self, port: Port, released: Moment) {
+        let is_earlier = self.released.get(&port).is_some_and(|known| *known > released);
+        if self.contains(port) && !self.leased.contains_key(&port) && !is_earlier {
+            self.note_release(port, released);
+            self.reindex(port);
+        }
+    }
+
     /// Forgets the former ports of `owner`.
     pub fn forget(&mut self, owner: &Owner) {
         for port in self.former.remove(owner).unwrap_or_default() {

@@ -83,7 +83,8 @@ pub(crate) fn read(path: &Path, question: &Question) -> rusqlite::Result<Vec<Hel
         },
         held,
     )?;
-    // A row that makes no sense is passed over: the history is for people, and nothing is decided by it.
+    // A row that makes no sense is passed over: the history is for people, and decides of nothing but how long a port cools
+    // down.
     rows.filter_map(Result::transpose).collect()
 }
 

@@ -3,7 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::*;
 
@@ -246,4 +246,31 @@ fn what_others_have_let_go_of_is_given_out() {
     refused_while_held(&lease);
     host.ok(&["start", "dev", "--ports", "2", "--replace"]);
     assert_eq!(host.leased().len(), 2);
+}
+
+/// A port cools down for its time, whichever broker lives meanwhile and though its agent is forgotten.
+#[test]
+fn a_port_cools_down_over_a_restart_of_the_broker() {
+    let mut host = Host::with_settings(
+        |range| {
+            format!(
+                "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{range}\", cool_down: 1h }} }} }}\n"
+            )
+        },
+        3,
+    );
+    host.serve();
+    let start = |host: &Host, name: &str| {
+        host.ok(&["start", name, "--ports", "1", "--runtime", "process", "--", "sleep", "100000"]);
+        host.agent(name)["ports"]["A"].clone()
+    };
+    let released = start(&host, "dev");
+    host.ok(&["delete", "dev", "-t", "0s"]);
+    host.stop_broker();
+    host.serve();
+    let cooling = host.json(&["ports"])["pool"]["ports"][0].clone();
+    assert_eq!((&cooling["port"], &cooling["state"]), (&released, &json!("cooling")), "{cooling}");
+    assert_ne!(start(&host, "next"), released);
+    assert_ne!(start(&host, "last"), released);
+    assert_eq!(start(&host, "other"), released, "nothing else is left");
 }
