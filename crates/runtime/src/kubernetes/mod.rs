@@ -25,6 +25,7 @@ mod rights;
 mod services;
 mod session;
 mod spdy;
+mod starts;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use futures_util::{AsyncReadExt, StreamExt};
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, LogParams, PostParams, Preconditions};
@@ -521,6 +523,10 @@ impl Runtime for Kubernetes {
         let way = self.way(pod::name_and_uid(id).0);
         let accepts = forward::accepts(&way, port).await;
         accepts.map(Some).map_err(|error| refusal::broken_off("reach the pod", &error))
+    }
+
+    async fn starts(&self) -> Result<Option<BoxStream<'static, String>>, RuntimeError> {
+        starts::starts(self.pods().await?).await
     }
 
     async fn inspect(&self, id: &str) -> Result<Option<Observed>, RuntimeError> {

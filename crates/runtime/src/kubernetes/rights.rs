@@ -29,7 +29,7 @@ const fn everywhere(group: &'static str, resource: &'static str) -> Right {
 }
 
 const ALWAYS: [Right; 8] = [
-    here("", "pods", &["get", "list", "create", "delete"]),
+    here("", "pods", &["get", "list", "watch", "create", "delete"]),
     here("", "pods/log", &["get"]),
     here("", "pods/exec", &["create"]),
     here("", "pods/attach", &["create"]),

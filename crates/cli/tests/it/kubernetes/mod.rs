@@ -4,6 +4,7 @@ mod ends;
 mod forward;
 mod kubeconfig;
 mod nodes;
+mod starts;
 
 use std::fs;
 use std::io::Write;
