@@ -70,23 +70,51 @@ function show() {
   showSince();
 }
 
-function showBanners() {
-  const said = [...problems].map(([name, text]) => ({ text, name }));
+// What is told at the top, by what it is about.
+function warnings() {
+  const said = new Map(problems);
   for (const runtime of broker?.runtimes ?? []) {
     const isNeeded = [...agents.values()].some((agent) => agent.runtime === runtime.name && isLive(agent));
-    if (!runtime.reachable && isNeeded) said.push({ text: `${runtime.name} cannot be reached, and agents run there: ${runtime.detail ?? ""}. Nothing of theirs is given back meanwhile.` });
+    if (!runtime.reachable && isNeeded) said.set(`runtime ${runtime.name}`, `${runtime.name} cannot be reached, and agents run there: ${runtime.detail ?? ""}. Nothing of theirs is given back meanwhile.`);
   }
   if (pool?.enabled) {
-    const available = pool.counts.free + pool.counts.remembered;
-    if (available < Math.max(pool.ports_per_agent, pool.size / 10)) said.push({ text: `The pool is nearly full: ${available} of ${pool.size} ports can still be given.` });
+    const few = Math.ceil(Math.max(pool.ports_per_agent, pool.size / 10));
+    // Not how many there are, which changes with each lease and would be read out each time.
+    if (pool.counts.free + pool.counts.remembered < few) said.set("the pool", `The pool is nearly full: fewer than ${few} of ${pool.size} ports can still be given.`);
   }
-  for (const warning of broker?.warnings ?? []) said.push({ text: warning });
+  for (const warning of broker?.warnings ?? []) said.set(`warning ${warning}`, warning);
+  return said;
+}
+
+// A banner stays what it is while others come and go: the focus stays in it, and only what is new is read out.
+function showBanners() {
+  const said = warnings();
   const box = byId("banners");
-  const text = JSON.stringify(said);
-  if (box.dataset.said === text) return;
-  box.dataset.said = text;
-  const dismiss = (name) => element("button", { type: "button", onclick: () => { problems.delete(name); showSoon(); } }, "Dismiss");
-  box.replaceChildren(...said.map(({ text, name }) => element("p", { className: "banner" }, element("span", {}, text), name && dismiss(name))));
+  const banners = () => [...box.children];
+  // The place of a banner that goes with the focus.
+  let left = -1;
+  for (const banner of banners()) {
+    if (said.has(banner.dataset.about)) continue;
+    if (banner.contains(document.activeElement)) left = banners().indexOf(banner);
+    banner.remove();
+  }
+  [...said].forEach(([about, text], index) => {
+    let banner = banners().find((it) => it.dataset.about === about);
+    if (!banner) {
+      const dismiss = () => { problems.delete(about); showSoon(); };
+      banner = element("p", { className: "banner" }, element("span"), problems.has(about) ? element("button", { type: "button", onclick: dismiss }, "Dismiss") : null);
+      banner.dataset.about = about;
+      box.insertBefore(banner, box.children[index] ?? null);
+    }
+    if (banner.firstChild.textContent !== text) banner.firstChild.textContent = text;
+  });
+  if (left < 0) return;
+  // To the one that took the place or the last one; where there is none, to what the page is about.
+  const buttons = [...box.querySelectorAll("button")];
+  const next = buttons.find((it) => banners().indexOf(it.parentElement) >= left) ?? buttons.at(-1);
+  if (next) next.focus();
+  else if (shownAgent()) detail.focus();
+  else byId("agents-title").focus();
 }
 
 async function loadPool() {

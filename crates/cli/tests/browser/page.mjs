@@ -176,23 +176,48 @@ await row("made").locator("th a:focus").waitFor();
 await state("later", "running");
 seen.mayFail = false;
 
-// What could not be done is told until that is dismissed.
-assert.throws(() => berthold("start", "broken", "--runtime", "process", "--", "/nowhere/at/all"));
-await state("broken", "failed");
+// What could not be done is told until that is dismissed; who dismisses it goes on with the next one, and at last with the agents.
+for (const name of ["broken", "broken-too"]) {
+  assert.throws(() => berthold("start", name, "--runtime", "process", "--", "/nowhere/at/all"));
+  await state(name, "failed");
+}
 seen.mayFail = true;
+const [first, second] = ["broken", "broken-too"].map((name) => page.locator(`.banner[data-about="${PROJECT}/${name}"]`));
 await row("broken").getByRole("button", { name: /Start/ }).click();
-const banner = page.locator(".banner", { hasText: "broken" });
-await banner.waitFor();
-await accessible("banner");
+await first.waitFor();
+await first.getByRole("button").focus();
+await first.evaluate((it) => { it.isTheSame = true; });
+// While another one comes, the focus stays, and that alone is new to who has them read out.
+await row("broken-too").getByRole("button", { name: /Start/ }).evaluate((it) => it.click());
+await second.waitFor();
+await accessible("banners");
 seen.mayFail = false;
-await banner.getByRole("button", { name: "Dismiss" }).click();
-await banner.waitFor({ state: "detached" });
+assert.ok(await first.evaluate((it) => it.isTheSame && it.contains(document.activeElement)), "the first banner is what it was");
+await page.keyboard.press("Enter");
+await first.waitFor({ state: "detached" });
+assert.ok(await second.evaluate((it) => it.contains(document.activeElement)), "the focus is on the next banner");
+await page.keyboard.press("Enter");
+await second.waitFor({ state: "detached" });
+assert.equal(await focused(), "Agents");
+berthold("delete", "broken-too");
 
-// A pool that is nearly full is told, and no longer once it is not.
-berthold("lease", "hoard", "-n", "30");
-await page.locator(".banner", { hasText: "nearly full" }).waitFor();
-berthold("release", "hoard");
-await page.locator(".banner", { hasText: "nearly full" }).waitFor({ state: "detached" });
+// A pool that is nearly full is told once, however many leases come and go, and no longer once it is not.
+berthold("lease", "hoard", "-n", "28");
+const full = page.locator(".banner", { hasText: "nearly full" });
+await full.waitFor();
+await page.evaluate(() => {
+  window.changes = 0;
+  const counted = new MutationObserver((changes) => { window.changes += changes.length; });
+  counted.observe(document.getElementById("banners"), { subtree: true, childList: true, characterData: true });
+});
+for (const [more, count] of [["one", 37], ["two", 38]]) {
+  berthold("lease", more, "-n", "1");
+  await legend(`leased ${count}`);
+}
+await pause(300);
+assert.equal(await page.evaluate(() => window.changes), 0, "it is told once");
+for (const lease of ["hoard", "one", "two"]) berthold("release", lease);
+await full.waitFor({ state: "detached" });
 
 // An agent that there is not.
 await page.evaluate((project) => { location.hash = `#/agents/${project}/nobody`; }, PROJECT);
