@@ -52,27 +52,31 @@ export function refill(parent, ...children) {
   if (focused) [...parent.querySelectorAll("a, button, [tabindex]")].find(isAlike)?.focus({ preventScroll: true });
 }
 
+// What leads to the host of whoever looks, wherever that is.
+const LOCAL = /^((.+\.)?localhost|127\.0\.0\.1|\[::1\])$/;
+
+// A link to what an agent serves; none where it would lead astray, as it does to who has this page from another host.
+export function linkTo(url, text, properties = {}) {
+  if (LOCAL.test(new URL(url).hostname) && !LOCAL.test(location.hostname)) return null;
+  return element("a", { href: url, target: "_blank", rel: "noopener", ...properties }, text);
+}
+
 // The ports with their links, and what is behind each as far as that is known.
 export function portList(agent, behind) {
   const list = element("ul", { className: "ports" });
   for (const [label, port] of Object.entries(agent.ports)) {
     const swatch = element("span", { className: "swatch" });
     swatch.style.setProperty("background", colour(key(agent), "var(--light)"));
-    const url = agent.urls[label];
-    const link = url
-      ? element("a", { href: url, target: "_blank", rel: "noopener" }, `${label} ${port}`)
-      : element("span", {}, `${label} ${port}`);
-    const preview = agent.previews[label];
-    const byName = preview
-      ? element("a", { href: preview, target: "_blank", rel: "noopener", className: "preview", ariaLabel: `Preview of ${shownName(agent)}, port ${label}`, title: preview }, "preview")
-      : null;
+    const [url, preview, text] = [agent.urls[label], agent.previews[label], `${label} ${port}`];
+    const link = (url && linkTo(url, text)) ?? element("span", {}, text);
+    const byName = preview && linkTo(preview, "preview", { className: "preview", ariaLabel: `Preview of ${shownName(agent)}, port ${label}`, title: preview });
     const found = behind?.get(label);
-    let text = null;
+    let told = null;
     if (found && agent.state === "running") {
       const said = found.listens ? ["listening", found.status, found.title].filter(Boolean).join(" · ") : "nothing listens yet";
-      text = element("span", { className: found.listens ? "behind on" : "behind" }, said);
+      told = element("span", { className: found.listens ? "behind on" : "behind" }, said);
     }
-    list.append(element("li", {}, swatch, link, byName, text));
+    list.append(element("li", {}, swatch, link, byName, told));
   }
   return list;
 }

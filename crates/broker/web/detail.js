@@ -1,7 +1,7 @@
 // One agent: what it is, its variables, its log as it is written, and which ports it had.
 
 import { AGAIN, agentPath, ask, call, inPlace, wait } from "./broker.js";
-import { actions, age, element, key, portList, refill, shownName, stateText } from "./agents.js";
+import { actions, age, element, key, linkTo, portList, refill, shownName, stateText } from "./agents.js";
 import { whileInSight } from "./sight.js";
 
 const LINES = 2000;
@@ -136,8 +136,7 @@ export class Detail {
     const row = (name, read, build) => fact(element("dd"), element("dt", {}, name), read, build);
     const list = (texts) => texts.join(", ");
     const done = element("p", { className: "actions" });
-    const links = (urls) => element("ul", { className: "ports" }, ...urls.map((url) =>
-      element("li", {}, element("a", { href: url, target: "_blank", rel: "noopener" }, url))));
+    const links = (urls) => element("ul", { className: "ports" }, ...urls.map((url) => element("li", {}, linkTo(url, url) ?? url)));
     this.article.replaceChildren(
       back(),
       element("h2", { tabIndex: -1 }, shownName(agent)),

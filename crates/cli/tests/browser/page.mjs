@@ -61,6 +61,24 @@ assert.deepEqual(tried, ["rejected", "rejected"], "an agent's page cannot ask th
 assert.deepEqual(await preview.evaluate(() => localStorage.length), 0, "what the page keeps is its own");
 await preview.close();
 
+// Who has the page from another host gets no links to what is called localhost, which would be their own; those of a domain they get.
+const elsewhere = await (await browser.newContext()).newPage();
+await elsewhere.goto(signInUrl().replace("localhost", "192.0.2.7"));
+const ports = elsewhere.locator(`#agents tr[data-key="${PROJECT}/plain"] .ports`);
+await ports.getByText(/^A \d+$/).waitFor();
+assert.equal(await ports.locator("a").count(), 0);
+await elsewhere.goto(`http://192.0.2.7:${new URL(origin).port}/#/agents/${PROJECT}/plain`);
+await elsewhere.locator("#detail dd", { hasText: "http://a.plain." }).waitFor();
+assert.deepEqual(await elsewhere.locator("#detail a").allTextContents(), ["← All agents"]);
+const { agents } = JSON.parse(berthold("--json", "list"));
+for (const agent of agents) agent.previews.A = `https://a-${agent.name}.preview.example.com/`;
+await elsewhere.route("**/v1/agents", (route) => route.fulfill({ json: { agents } }));
+await elsewhere.reload();
+await elsewhere.locator("#detail").getByRole("link", { name: "https://a-plain.preview.example.com/" }).waitFor();
+await elsewhere.goBack();
+await ports.getByRole("link", { name: "Preview of" }).waitFor();
+await elsewhere.context().close();
+
 // The map by keyboard.
 await page.locator("#map").focus();
 await page.keyboard.press("Home");
