@@ -48,7 +48,7 @@ use settings::PreviewHost;
 
 use self::address::Address;
 use self::connections::Connections;
-use self::notice::Notice;
+use self::notice::{Notice, Reader};
 use self::trouble::Trouble;
 use crate::core::Core;
 use crate::host;
@@ -177,8 +177,8 @@ impl Previews {
             let said = "previews under localhost are for the broker's own host\n";
             return Err(Box::new((StatusCode::FORBIDDEN, said).into_response()));
         }
-        let wants_html = notice::wants_html(request.headers());
-        let instead = |notice: Notice| Box::new(notice.answer(wants_html));
+        let reader = Reader::of(request);
+        let instead = |notice: Notice| Box::new(notice.answer(reader));
         if self.mark.as_ref().is_some_and(|mark| headers::goes_round(request.headers(), mark)) {
             let hint = "an agent's server passes it on to a preview that leads back to it".to_owned();
             let said = "this request goes round in circles".to_owned();
@@ -214,7 +214,7 @@ impl Previews {
             headers::ask_for_websocket(headers);
         }
         // In a box, as what is made for each request is to be small.
-        Ok(Box::new(Passage { agent: address.key, to, host, sent_host, proto, wants_html, upgrade }))
+        Ok(Box::new(Passage { agent: address.key, to, host, sent_host, proto, reader, upgrade }))
     }
 
     /// Asks with a body, or for what becomes something else.
@@ -265,7 +265,7 @@ struct Passage {
     host: HeaderValue,
     sent_host: HeaderValue,
     proto: &'static str,
-    wants_html: bool,
+    reader: Reader,
     upgrade: Option<Upgrade>,
 }
 
@@ -290,7 +290,7 @@ impl Passage {
             Err(error) => {
                 tracing::debug!(agent = %self.agent, %error, "a preview has no answer");
                 let notice = error.notice(&shown(&self.agent), self.to.port());
-                return notice.answer(self.wants_html);
+                return notice.answer(self.reader);
             }
         };
         // It is of one connection, as what concerns it is.

@@ -1,7 +1,8 @@
 //! What is shown in place of an agent's own page when there is none.
 
+use axum::extract::Request;
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 /// Why there is no page.
@@ -14,11 +15,33 @@ pub(super) struct Notice {
     pub(super) passes: bool,
 }
 
+/// Who gets to see it.
+#[derive(Clone, Copy)]
+pub(super) struct Reader {
+    /// Whether a browser asks for a page.
+    wants_html: bool,
+    /// Whether asking again is all that is to be done. A browser asks with `GET` and sends nothing then.
+    may_look_again: bool,
+}
+
+impl Reader {
+    /// Who has sent `request`.
+    pub(super) fn of(request: &Request) -> Self {
+        let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+        Self {
+            wants_html: accepted.is_some_and(|text| text.contains("text/html")),
+            may_look_again: matches!(*request.method(), Method::GET | Method::HEAD),
+        }
+    }
+}
+
 impl Notice {
     /// For a browser a page, for anything else a line of text.
-    pub(super) fn answer(self, wants_html: bool) -> Response {
+    pub(super) fn answer(self, reader: Reader) -> Response {
+        let Reader { wants_html, may_look_again } = reader;
         let kind = if wants_html { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
-        let body = if wants_html { self.html() } else { format!("{}: {}\n", self.said, self.hint) };
+        let body =
+            if wants_html { self.html(may_look_again) } else { format!("{}: {}\n", self.said, self.hint) };
         let mut response = (self.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -31,11 +54,13 @@ impl Notice {
         response
     }
 
-    fn html(&self) -> String {
-        let (again, waits) = if self.passes {
-            ("<meta http-equiv=\"refresh\" content=\"1\">", "<p>This page looks again by itself.</p>")
-        } else {
-            ("", "")
+    fn html(&self, may_look_again: bool) -> String {
+        let (again, waits) = match (self.passes, may_look_again) {
+            (false, _) => ("", ""),
+            (true, true) => {
+                ("<meta http-equiv=\"refresh\" content=\"1\">", "<p>This page looks again by itself.</p>")
+            }
+            (true, false) => ("", "<p>What was sent has had no answer: go back and send it again.</p>"),
         };
         let (said, hint) = (escaped(&self.said), escaped(&self.hint));
         format!(
@@ -45,11 +70,6 @@ impl Notice {
              h1{{font-size:1.4rem}}</style></head><body><main><h1>{said}</h1><p>{hint}</p>{waits}</main></body></html>"
         )
     }
-}
-
-/// Whether a browser asks for a page.
-pub(super) fn wants_html(asked: &HeaderMap) -> bool {
-    asked.get(ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|text| text.contains("text/html"))
 }
 
 fn escaped(text: &str) -> String {

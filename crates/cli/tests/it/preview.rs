@@ -159,6 +159,14 @@ fn where_nothing_is_a_page_says_so() {
     let name = |words: &str| format!("{words}.{project}.localhost");
     let silent = page(&name("a.dev"));
     assert!(silent.starts_with("HTTP/1.1 502") && silent.contains("http-equiv=\"refresh\""), "{silent}");
+    // A browser would look again with `GET`, and what was sent would be lost.
+    for method in ["POST", "PUT", "DELETE"] {
+        let line = format!("{method} / HTTP/1.1");
+        let host = format!("Host: {}", stage.name("a"));
+        let told = stage.ask(&[&line, &host, "Content-Length: 0", "Accept: text/html"]);
+        assert!(told.starts_with("HTTP/1.1 502") && told.contains("nothing answers"), "{method}: {told}");
+        assert!(told.contains("send it again") && !told.contains("http-equiv"), "{method}: {told}");
+    }
     stage.serve(0, |_, mut stream| answer(&mut stream, "", "up"));
     assert!(page(&name("a.dev")).ends_with("up"));
     for (name, status, said) in [
