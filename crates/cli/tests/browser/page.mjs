@@ -1,16 +1,20 @@
 // The page in a real browser: what a person does, and what they see. `node page.mjs`, with BERTHOLD (the program), BERTHOLD_HOME (of a
-// broker that runs), PROJECT and, for agents in containers, IMAGE. Ends with 0 if all was as it should be.
+// broker that runs), PROJECT and, for agents in containers, IMAGE and ENGINE, the link to
+// Docker's socket. Ends with 0 if all was as it should be.
 
 import { execFileSync } from "node:child_process";
+import { readlinkSync, symlinkSync, unlinkSync } from "node:fs";
 import assert from "node:assert/strict";
 import { accessible as accessiblePage, berthold, browser, noneWider, openPage, pause, signInUrl } from "./common.mjs";
 
-const { BERTHOLD, PROJECT, IMAGE } = process.env;
+const { BERTHOLD, PROJECT, IMAGE, ENGINE } = process.env;
 const seen = await openPage();
 const { context, page, told } = seen;
 const accessible = (where) => accessiblePage(page, where);
 const row = (name) => page.locator(`#agents tr[data-key="${PROJECT}/${name}"]`);
 const state = async (name, wanted) => row(name).locator(".state", { hasText: new RegExp(`^${wanted}`) }).waitFor();
+const agentOf = (name) => JSON.parse(berthold("--json", "show", name)).agent;
+const until = async (what, isSo) => { for (const since = Date.now(); !isSo(); await pause(200)) assert.ok(Date.now() - since < 60_000, what); };
 const legend = (text) => page.locator("#legend li", { hasText: new RegExp(`^${text}$`) }).waitFor();
 
 // Signed out, the page says how to sign in.
@@ -37,7 +41,7 @@ berthold("start", "plain", "--runtime", "process", "--", BERTHOLD, "__demo-serve
 await state("plain", "running");
 await legend("leased 2");
 if (IMAGE) {
-  berthold("start", "boxed", "--runtime", "docker", "--image", IMAGE, "--", "sh", "-c", "sleep 100000");
+  berthold("start", "boxed", "--runtime", "docker", "--image", IMAGE, "--", "sh", "-c", "trap exit TERM; sleep 100000 & wait");
   await state("boxed", "running");
   await legend("leased 4");
 }
@@ -48,18 +52,44 @@ const [agentPage] = await Promise.all([context.waitForEvent("page"), row("plain"
 await agentPage.getByText("plain").first().waitFor();
 await agentPage.close();
 
-// Its preview is another origin, to which the session says nothing, and from which nothing can be done.
 const [preview] = await Promise.all([context.waitForEvent("page"), row("plain").getByRole("link", { name: "Preview of" }).first().click()]);
 await preview.getByText("plain").first().waitFor();
-const { origin } = new URL(page.url());
 assert.ok(new URL(preview.url()).hostname.startsWith("a.plain."), preview.url());
-const tried = await preview.evaluate(async (origin) => {
-  const tries = ["GET", "POST"].map((method) => fetch(`${origin}/v1/agents`, { method, credentials: "include", headers: { "x-any": "1" } }));
-  return (await Promise.allSettled(tries)).map(({ status }) => status);
-}, origin);
-assert.deepEqual(tried, ["rejected", "rejected"], "an agent's page cannot ask the API");
-assert.deepEqual(await preview.evaluate(() => localStorage.length), 0, "what the page keeps is its own");
 await preview.close();
+
+// An agent's page, at its port and at its preview, is another origin, to which the session says nothing, and from which nothing can be done.
+// This one has no policy of its own that would forbid it to try.
+const site = `require("node:http").createServer((_, answer) => answer.setHeader("Content-Type", "text/html").end("<h1>a site</h1>"))
+  .listen(process.env.AVAILABLE_LOCALHOST_PORT_A, "127.0.0.1")`;
+berthold("start", "site", "--wait", "--runtime", "process", "--", "node", "-e", site);
+const { origin } = new URL(page.url());
+const stop = `${origin}/v1/agents/${PROJECT}/plain/stop`;
+const untouched = agentOf("plain");
+for (const text of [/^A /, "preview"]) {
+  const link = row("site").locator("a", { hasText: text }).first();
+  const [foreign] = await Promise.all([context.waitForEvent("page"), link.click()]);
+  await foreign.getByText("a site").waitFor();
+  assert.notEqual(new URL(foreign.url()).origin, origin);
+  assert.equal(await foreign.evaluate(() => localStorage.length), 0, "what the page keeps is its own");
+  const tried = await foreign.evaluate(async ([origin, stop]) => {
+    const options = { credentials: "include" };
+    const tries = ["GET", "POST"].map((method) => fetch(`${origin}/v1/agents`, { ...options, method, headers: { "x-any": "1" } }));
+    // What needs nobody's leave to be sent, though not to be read.
+    tries.push(fetch(stop, { ...options, method: "POST", mode: "no-cors" }));
+    return (await Promise.allSettled(tries)).map(({ status }) => status);
+  }, [origin, stop]);
+  assert.deepEqual(tried, ["rejected", "rejected", "rejected"], "an agent's page cannot ask the API");
+  const answered = foreign.waitForResponse((response) => response.url() === stop);
+  await foreign.evaluate((action) => {
+    const form = Object.assign(document.createElement("form"), { method: "post", action });
+    document.body.append(form);
+    form.submit();
+  }, stop);
+  assert.equal((await answered).status(), 401);
+  await foreign.close();
+}
+assert.deepEqual(agentOf("plain"), untouched);
+berthold("delete", "site");
 
 // Who has the page from another host gets no links to what is called localhost, which would be their own; those of a domain they get.
 const elsewhere = await (await browser.newContext()).newPage();
@@ -88,6 +118,29 @@ await page.setViewportSize({ width: 390, height: 844 });
 await accessible("two-agents-narrow");
 await noneWider(page);
 await page.setViewportSize({ width: 1280, height: 900 });
+
+// A restart of what runs gives it another life, with the ports that it has.
+for (const name of IMAGE ? ["plain", "boxed"] : ["plain"]) {
+  const before = agentOf(name);
+  await row(name).getByRole("button", { name: /Restart/ }).click();
+  await until(`${name} is restarted`, () => agentOf(name).state === "running" && agentOf(name).id !== before.id);
+  await state(name, "running");
+  const after = agentOf(name);
+  assert.deepEqual([after.ports, after.lease === before.lease], [before.ports, false]);
+}
+
+// An engine that does not answer is told for as long as it does not, and what runs there stays what it is.
+if (IMAGE) {
+  const engine = readlinkSync(ENGINE);
+  const before = agentOf("boxed");
+  unlinkSync(ENGINE);
+  const unreachable = page.locator(".banner", { hasText: "docker cannot be reached, and agents run there" });
+  await unreachable.waitFor();
+  await state("boxed", "running");
+  symlinkSync(engine, ENGINE);
+  await unreachable.waitFor({ state: "detached" });
+  assert.deepEqual([agentOf("boxed").id, agentOf("boxed").ports], [before.id, before.ports]);
+}
 
 // What ends outside is seen.
 if (IMAGE) {
@@ -143,6 +196,29 @@ await page.getByLabel("Project").fill(PROJECT);
 await page.getByLabel("Template").selectOption("ticker");
 await page.locator("#start-dialog [type=submit]").click();
 await state("made", "running");
+
+// The map has each port that an agent has in its colour, and is drawn when another one comes.
+await legend("leased 6");
+const colours = new Map();
+for (let index = 0; index < 12; index++) {
+  const at = { x: index * 22 + 10, y: 10 };
+  await page.locator("#map").hover({ position: at });
+  const about = (await page.locator("#port-told").textContent()).match(/leased to [^/]*\/(\w+)|free$/);
+  const name = about?.[1] ?? about?.[0];
+  const pixel = await page.locator("#map").evaluate((map, { x, y }) => {
+    const scale = map.width / map.clientWidth;
+    const [red, green, blue] = map.getContext("2d").getImageData(x * scale, y * scale, 1, 1).data;
+    return `rgb(${red}, ${green}, ${blue})`;
+  }, at);
+  if (name) colours.set(name, [...(colours.get(name) ?? []), pixel]);
+}
+const names = ["made", "plain", "typed"];
+assert.deepEqual([...colours.keys()].sort(), ["free", ...names]);
+for (const name of names) {
+  const swatch = await row(name).locator(".swatch").first().evaluate((it) => getComputedStyle(it).backgroundColor);
+  assert.deepEqual(colours.get(name), [swatch, swatch], `the cells of ${name}`);
+}
+assert.equal(new Set([...colours.values()].flat()).size, 4, "each agent has a colour of its own, and what is free has another");
 
 // An agent's page by keyboard: the heading has the focus, what can be done is next. It stays what it is while nothing changes.
 await row("made").locator("th a").focus();

@@ -1,6 +1,8 @@
 //! The web page: who is let in, and what a real browser makes of it.
 
+use std::ffi::OsStr;
 use std::io::Write;
+use std::path::Path;
 
 use crate::support::*;
 
@@ -9,11 +11,11 @@ const TICKS: &str = "i=0; while :; do i=$((i+1)); echo tick $i; sleep 1; done";
 
 /// A host whose page is on its last port.
 fn listening(ports: u16) -> (Host, u16) {
-    listening_with(ports, "")
+    listening_with(ports, "", "")
 }
 
-/// The same with further settings of the pool.
-fn listening_with(ports: u16, further: &str) -> (Host, u16) {
+/// The same with further settings of the pool, and others.
+fn listening_with(ports: u16, further: &str, others: &str) -> (Host, u16) {
     let mut port = 0;
     let mut host = Host::with_settings(
         |range| {
@@ -21,7 +23,7 @@ fn listening_with(ports: u16, further: &str) -> (Host, u16) {
             port = last;
             format!(
                 "server: {{ broker: {{ listen: \"127.0.0.1:{last}\", port_pool: {{ range: \"{range}\"{further} }} }} }}\n\
-                 templates: {{ ticker: {{ runtime: process, command: [sh, -c, {TICKS:?}] }} }}\n"
+                 templates: {{ ticker: {{ runtime: process, command: [sh, -c, {TICKS:?}] }} }}\n{others}"
             )
         },
         ports,
@@ -164,35 +166,42 @@ fn what_is_behind_a_port_is_told() {
 #[test]
 fn a_real_browser_signs_in_sees_and_does() {
     let Some(files) = browser_tests() else { return };
-    let (host, _) = listening(40);
+    // The script takes the engine away.
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    let engine = directory.path().join("engine.sock");
+    std::os::unix::fs::symlink("/var/run/docker.sock", &engine).unwrap();
+    let runtimes = format!("runtimes: {{ docker: {{ host: \"unix://{}\" }} }}\n", engine.display());
+    let (host, _) = listening_with(40, "", &runtimes);
     let image = docker_is_here().then(image);
-    browse(&host, &files, "page.mjs", image.as_deref());
+    let containers =
+        image.iter().flat_map(|image| [("IMAGE", OsStr::new(image)), ("ENGINE", engine.as_os_str())]);
+    browse(&host, &files, "page.mjs", containers);
 }
 
 #[test]
 fn a_dead_connection_and_a_used_ticket_are_got_over() {
     let Some(files) = browser_tests() else { return };
-    browse(&listening(40).0, &files, "lost.mjs", None);
+    browse(&listening(40).0, &files, "lost.mjs", []);
 }
 
 #[test]
 fn slow_answers_and_long_logs_are_got_over() {
     let Some(files) = browser_tests() else { return };
-    browse(&listening_with(40, ", cool_down: 3s").0, &files, "slow.mjs", None);
+    browse(&listening_with(40, ", cool_down: 3s", "").0, &files, "slow.mjs", []);
 }
 
 /// A pool of 1,001 ports of which 400 agents have most.
 #[test]
 fn a_crowd_is_looked_at() {
     let Some(files) = browser_tests() else { return };
-    browse(&with_pool("12000-13000", ""), &files, "crowd.mjs", None);
+    browse(&with_pool("12000-13000", ""), &files, "crowd.mjs", []);
 }
 
 #[test]
 fn the_widest_pool_is_looked_at() {
     let Some(files) = browser_tests() else { return };
     // Sockets on all ports of this host would be in the way of every other test.
-    browse(&with_pool("1-65535", ", guards: false"), &files, "widest.mjs", None);
+    browse(&with_pool("1-65535", ", guards: false"), &files, "widest.mjs", []);
 }
 
 /// A host with a pool of its own, which no other test has a part in.
@@ -209,15 +218,18 @@ fn with_pool(pool: &str, further: &str) -> Host {
 }
 
 /// Runs what a person does with the page in a browser.
-fn browse(host: &Host, files: &std::path::Path, script: &str, image: Option<&str>) {
-    let mut node = host.command_of("node");
-    if let Some(image) = image {
-        node.env("IMAGE", image);
-    }
-    let output = node
+fn browse<'a>(
+    host: &Host,
+    files: &Path,
+    script: &str,
+    further: impl IntoIterator<Item = (&'a str, &'a OsStr)>,
+) {
+    let output = host
+        .command_of("node")
         .arg(script)
         .current_dir(files)
         .envs([("BERTHOLD", BERTHOLD), ("PROJECT", host.project())])
+        .envs(further)
         .output()
         .unwrap();
     drop(std::io::stderr().write_all(&output.stdout));
