@@ -1,10 +1,13 @@
 //! `expose: forward`: the broker listens, and passes on.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -39,40 +42,45 @@ fn forward_ends_each_direction_by_itself() {
     eventually("all comes back", || echoed(host.port(0), &data) == data);
 }
 
+/// All are open and have been answered by the pod before any of them asks for what it came for.
 #[test]
 fn forward_passes_a_hundred_connections_at_once() {
     needs_cluster!();
     let (host, image) = (host("forward", "", 4), cluster_image());
-    let script = "busybox head -c 200000 /dev/urandom > /tmp/data
-        trap 'exit 0' TERM; httpd -f -p $AVAILABLE_LOCALHOST_PORT_A -h /tmp & wait";
-    host.ok(&start("dev", &image, script));
-    let port = host.port(0);
-    eventually("it answers", || received(port).is_ok_and(|data| data.len() > 200_000));
-    let expected = &body(&received(port).unwrap());
-    assert_eq!(expected.len(), 200_000);
+    let script = "trap 'exit 0' TERM
+        nc -ll -p $AVAILABLE_LOCALHOST_PORT_A -e sh -c '
+            echo welcome; read number; busybox seq $number 100 3000000; echo over' & wait";
+    let mut arguments = start("dev", &image, script);
+    arguments.insert(2, "--wait");
+    host.ok(&arguments);
+    let (port, welcomed) = (host.port(0), &AtomicUsize::new(0));
     std::thread::scope(|scope| {
-        for number in 0..100 {
+        for number in 0..100_u32 {
             scope.spawn(move || {
-                let received = received(port).unwrap_or_else(|error| panic!("connection {number}: {error}"));
-                assert!(body(&received) == *expected, "connection {number}: {} bytes", received.len());
+                let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+                let mut answer = BufReader::new(&stream);
+                let mut line = String::new();
+                answer.read_line(&mut line).unwrap_or_else(|error| panic!("connection {number}: {error}"));
+                assert_eq!(line, "welcome\n", "connection {number}");
+                welcomed.fetch_add(1, Ordering::Relaxed);
+                let all = || welcomed.load(Ordering::Relaxed) == 100;
+                eventually_or("all are welcome", all, || format!("{welcomed:?}"));
+                // What each is sent is its own.
+                writeln!(&stream, "{number}").unwrap();
+                let mut received = String::new();
+                answer.read_to_string(&mut received).unwrap_or_else(|error| {
+                    panic!("connection {number}, after {} bytes: {error}", received.len())
+                });
+                let mut expected = String::new();
+                for line in (number..=3_000_000).step_by(100) {
+                    writeln!(expected, "{line}").unwrap();
+                }
+                expected.push_str("over\n");
+                assert!(received == expected, "connection {number}: {} bytes", received.len());
             });
         }
     });
-}
-
-/// The whole answer to a request for `/data`.
-fn received(port: u16) -> std::io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.write_all(b"GET /data HTTP/1.0\r\n\r\n")?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    Ok(answer)
-}
-
-/// What stands behind the head of an answer.
-fn body(answer: &[u8]) -> Vec<u8> {
-    let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
-    end.map_or_else(Vec::new, |end| answer[end + 4..].to_vec())
 }
 
 #[test]
