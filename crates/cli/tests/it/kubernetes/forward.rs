@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -83,17 +83,26 @@ fn forward_passes_a_hundred_connections_at_once() {
     });
 }
 
+/// A stretch of 1 MiB that differs from all others by the number that it begins with: one that is passed on twice, or in the place of
+/// another, changes the checksum of the whole.
+fn numbered(number: u32, rest: &[u8]) -> Vec<u8> {
+    [format!("{number:07}\n").as_bytes(), rest].concat()
+}
+
 #[test]
 fn forward_passes_a_gibibyte_byte_for_byte() {
     needs_cluster!();
     let (host, image) = (host("forward", "", 4), cluster_image());
-    // One random block, 1024 times over, and the checksum by the pod itself.
-    let script = "busybox head -c 1048576 /dev/urandom > /tmp/block
-        i=0; while [ $i -lt 1024 ]; do cat /tmp/block; i=$((i + 1)); done > /tmp/big
+    // One random block, 1024 times over and numbered, and the checksum by the pod itself, as of what it is sent.
+    let script = "nc -ll -p $AVAILABLE_LOCALHOST_PORT_B -e sh -c '
+            busybox md5sum > /tmp/sent.new; busybox mv /tmp/sent.new /tmp/sent' &
+        busybox head -c 1048568 /dev/urandom > /tmp/block
+        i=0; while [ $i -lt 1024 ]; do printf '%07d\\n' $i; cat /tmp/block; i=$((i + 1)); done > /tmp/big
         busybox md5sum < /tmp/big > /tmp/sum.new; busybox mv /tmp/sum.new /tmp/sum
         trap 'exit 0' TERM; httpd -f -p $AVAILABLE_LOCALHOST_PORT_A -h /tmp & wait";
     host.ok(&start("dev", &image, script));
-    eventually("the file is there", || fetch_path(host.port(0), "/sum").is_some_and(|sum| sum.len() > 1));
+    let told = |path: &str| fetch_path(host.port(0), path).unwrap_or_default().trim().to_owned();
+    eventually("the file is there", || !told("/sum").is_empty());
     let mut stream = TcpStream::connect(("127.0.0.1", host.port(0))).unwrap();
     write!(stream, "GET /big HTTP/1.0\r\n\r\n").unwrap();
     let mut answer = BufReader::new(stream);
@@ -102,11 +111,51 @@ fn forward_passes_a_gibibyte_byte_for_byte() {
         line.clear();
         answer.read_line(&mut line).unwrap();
     }
-    let mut sum = Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let length = std::io::copy(&mut answer, &mut sum.stdin.take().unwrap()).unwrap();
-    let told = String::from_utf8(sum.wait_with_output().unwrap().stdout).unwrap();
+    let mut sum = Md5::begin();
+    let length = std::io::copy(&mut answer, &mut sum.input()).unwrap();
     assert_eq!(length, 1 << 30);
-    assert_eq!(told.trim(), fetch_path(host.port(0), "/sum").unwrap().trim());
+    assert_eq!(sum.end(), told("/sum"));
+
+    // And the other way.
+    let mut state = 1_u32;
+    let rest: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    })
+    .take((1 << 20) - 8)
+    .collect();
+    let mut sum = Md5::begin();
+    let mut stream = TcpStream::connect(("127.0.0.1", host.port(1))).unwrap();
+    for number in 0..256 {
+        let block = numbered(number, &rest);
+        sum.input().write_all(&block).unwrap();
+        stream.write_all(&block).unwrap();
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+    let sum = sum.end();
+    eventually_or(
+        "the pod has received it all",
+        || told("/sent") == sum,
+        || format!("{sum}, {}", told("/sent")),
+    );
+}
+
+/// The command `md5sum`, as the pod has it too.
+struct Md5(Child);
+
+impl Md5 {
+    fn begin() -> Self {
+        Self(Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn input(&mut self) -> &mut ChildStdin {
+        self.0.stdin.as_mut().unwrap()
+    }
+
+    fn end(self) -> String {
+        let output = self.0.wait_with_output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
 }
 
 /// P9: after a restart of the broker its listeners are back; of a port that someone has taken meanwhile it says so.
