@@ -12,6 +12,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+use self::nodes::NodePorts;
 use crate::support::*;
 
 macro_rules! needs_cluster {
@@ -136,10 +137,14 @@ fn checked(host: &Host) -> Value {
 fn the_manifest_s_rights_suffice_for_all_of_it() {
     needs_cluster!();
     kubectl(&["apply", "-f", MANIFEST]);
-    let file = kubeconfig_of("berthold");
-    for expose in ["forward", "host_port"] {
+    let (file, node_ports) = (kubeconfig_of("berthold"), NodePorts::take());
+    for expose in ["forward", "host_port", "node_port"] {
         let mut host = Host::with_settings(
             |range| {
+                let range = match expose {
+                    "node_port" => format!("{}-{}", node_ports.0, node_ports.0 + 3),
+                    _ => range.to_owned(),
+                };
                 format!(
                     "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{range}\" }} }} }}\n\
                      runtimes: {{ kubernetes: {{ expose: {expose} }} }}\n"
@@ -150,7 +155,7 @@ fn the_manifest_s_rights_suffice_for_all_of_it() {
         .with_kubeconfig(file.path().to_str().unwrap());
         host.serve();
         assert_eq!(checked(&host)["state"], "ok", "{}", checked(&host));
-        web(&host, "dev");
+        let agent = web(&host, "dev");
         assert_eq!(host.ok(&["exec", "dev", "--", "echo", "hi"]), "hi\n");
         host.ok(&["logs", "dev"]);
         let image = cluster_image();
@@ -160,7 +165,27 @@ fn the_manifest_s_rights_suffice_for_all_of_it() {
         let mut attached = host.command().args(["attach", "job"]).stdin(Stdio::piped()).spawn().unwrap();
         attached.stdin.take().unwrap().write_all(b"3\n").unwrap();
         assert_eq!(attached.wait().unwrap().code(), Some(3));
-        eventually("it is reached", || fetch(host.port(0)).is_some());
+        let port = u16::try_from(agent["ports"]["A"].as_u64().unwrap()).unwrap();
+        eventually("it is reached", || fetch(port).is_some_and(|text| text.contains("dev")));
+        if expose == "node_port" {
+            let service = format!("berthold-{}", agent["lease"].as_str().unwrap().to_ascii_lowercase());
+            let owner = [
+                "get",
+                "service",
+                &service,
+                "--ignore-not-found",
+                "-o",
+                "jsonpath={.metadata.ownerReferences[0].name}",
+            ];
+            assert_eq!(kubectl(&owner), host.container("dev"));
+            kubectl(&["delete", "service", &service]);
+            eventually_or(
+                "its service is there again, and its pod's",
+                || kubectl(&owner) == host.container("dev"),
+                || host.broker_log(),
+            );
+            eventually("it is reached again", || fetch(port).is_some_and(|text| text.contains("dev")));
+        }
         host.ok(&["delete", "--all", "-t", "0s"]);
         assert_eq!(host.leased(), [], "{expose}");
         assert!(!host.broker_log().contains("forbidden"), "{}", host.broker_log());
