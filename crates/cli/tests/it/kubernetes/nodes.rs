@@ -7,7 +7,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use super::ends::apply;
-use super::{MANIFEST, host, kubeconfig_of, needs_cluster, start, unserved, web};
+use super::{MANIFEST, WEB, host, kubeconfig_of, needs_cluster, start, unserved, web};
 use crate::clock::Clock;
 use crate::observer::claims;
 use crate::support::*;
@@ -58,7 +58,69 @@ fn node_port_uses_exactly_the_leased_numbers_and_passes_over_those_of_others() {
     assert!(blocked["detail"].as_str().unwrap().contains(&foreign), "{blocked}");
     eventually("the node's port answers", || fetch(range.0 + 1).is_some_and(|text| text.contains("dev")));
     host.ok(&["stop", "dev", "-t", "1s"]);
-    assert_eq!(kubectl(&["get", "services", "-l", "berthold.name=dev", "-o", "name"]).trim(), "");
+    assert_eq!(services(&host), "");
+}
+
+/// P7: what the broker could not see when it looked, or what was not there yet, the API server tells it.
+#[test]
+fn a_node_port_that_the_api_server_refuses_is_blocked_and_another_is_tried() {
+    needs_cluster!();
+    kubectl(&["apply", "-f", MANIFEST]);
+    let range = NodePorts::take();
+    // Who may not look beyond the own namespace does not see the service of another, nor does a socket show it: this one is no
+    // business of the node's proxy.
+    let narrow = format!("narrow-{}", range.0);
+    let file = narrow_account(&narrow);
+    let mut host = Host::with_settings(
+        |_| {
+            format!(
+                "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{}-{}\" }} }} }}\n\
+                 runtimes: {{ kubernetes: {{ expose: node_port }} }}\n",
+                range.0,
+                range.0 + 5
+            )
+        },
+        4,
+    )
+    .with_kubeconfig(file.path().to_str().unwrap());
+    let foreign = format!("foreign-{}", range.0);
+    apply(&json!({ "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": foreign, "namespace": "kube-public",
+            "labels": { "service.kubernetes.io/service-proxy-name": "none" } },
+        "spec": { "type": "NodePort", "ports": [{ "port": 80, "nodePort": range.0 }] } }));
+    host.serve();
+    let image = cluster_image();
+    let mut arguments = start("dev", &image, WEB);
+    arguments.insert(2, "--wait");
+    let done = host.run(&[&["--json"], &arguments[..]].concat());
+    let pool = host.json(&["ports"])["pool"].clone();
+    kubectl(&["delete", "service", &foreign, "-n", "kube-public"]);
+    assert_eq!(done.code, 0, "{done:#?}\n{}", host.broker_log());
+    let agent = serde_json::from_str::<Value>(&done.stdout).unwrap()["agent"].clone();
+    assert_eq!(agent["ports"], json!({ "A": range.0 + 2, "B": range.0 + 1 }), "B keeps its port");
+    let blocked: Vec<_> =
+        pool["ports"].as_array().unwrap().iter().filter(|it| it["state"] == "blocked").collect();
+    assert_eq!((blocked.len(), &blocked[0]["port"]), (1, &json!(range.0)), "{pool}");
+    let detail = blocked[0]["detail"].as_str().unwrap();
+    assert!(detail.contains("only kubernetes sees: it refused the port"), "{detail}");
+    eventually("the node's port answers", || fetch(range.0 + 2).is_some_and(|text| text.contains("dev")));
+    host.ok(&["delete", "dev", "-t", "1s"]);
+    assert_eq!(services(&host), "");
+    kubectl(&["delete", "rolebinding,serviceaccount", &narrow]);
+}
+
+/// The names of the services of a broker's agents.
+fn services(host: &Host) -> String {
+    let of_project = format!("berthold.project={}", host.project());
+    kubectl(&["get", "services", "-l", &of_project, "-o", "name"]).trim().to_owned()
+}
+
+/// The kubeconfig of a new service account with the rights in the own namespace alone.
+fn narrow_account(name: &str) -> tempfile::NamedTempFile {
+    kubectl(&["create", "serviceaccount", name]);
+    let account = format!("--serviceaccount=default:{name}");
+    kubectl(&["create", "rolebinding", name, "--role=berthold", &account]);
+    kubeconfig_of(name)
 }
 
 /// P9: what someone deletes comes back, and until then nothing is said to be published.
@@ -274,15 +336,7 @@ fn a_host_port_that_no_node_has_left_is_blocked_and_others_are_tried() {
         6,
     );
     let narrow = format!("narrow-{}", host.port(0));
-    kubectl(&["create", "serviceaccount", &narrow]);
-    kubectl(&[
-        "create",
-        "rolebinding",
-        &narrow,
-        "--role=berthold",
-        &format!("--serviceaccount=default:{narrow}"),
-    ]);
-    let file = kubeconfig_of(&narrow);
+    let file = narrow_account(&narrow);
     host = host.with_kubeconfig(file.path().to_str().unwrap());
     let pod = foreign_pod(host.port(0));
     host.serve();
