@@ -77,7 +77,8 @@ pub(crate) fn containers(host: &Host) -> Seen {
 /// still.
 pub(crate) fn pods(host: &Host) -> Seen {
     let label = format!("berthold.project={}", host.project());
-    let listed: Value = serde_json::from_str(&kubectl(&["get", "pods", "-l", &label, "-o", "json"])).unwrap();
+    let listed = kubectl(&["get", "pods", "--all-namespaces", "-l", &label, "-o", "json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
     let mut seen = Seen::new();
     for pod in listed["items"].as_array().unwrap() {
         if pod["status"]["phase"] == "Succeeded" || pod["status"]["phase"] == "Failed" {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::ends::apply;
 use super::{MANIFEST, WEB, host, kubeconfig_of, needs_cluster, start, unserved, web};
 use crate::clock::Clock;
-use crate::observer::claims;
+use crate::observer::{self, Seen, claims};
 use crate::support::*;
 
 #[test]
@@ -297,8 +297,10 @@ fn share_no_host_port(each: u16, namespace: &str) -> [Host; 2] {
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{told}\n{}\n{}", first.broker_log(), second.broker_log());
     }
-    let mut ports: Vec<u16> =
-        [&first, &second].iter().flat_map(|host| host.leased()).map(|(_, port)| port).collect();
+    // The pods' own, as the cluster has them, and those of the ledgers.
+    let seen = [&first, &second].map(observer::pods);
+    assert_eq!(seen, [&first, &second].map(observer::ledger));
+    let mut ports: Vec<u16> = seen.into_iter().flat_map(Seen::into_values).flatten().collect();
     ports.sort_unstable();
     ports.dedup();
     assert_eq!(ports.len(), usize::from(each) * 2, "{ports:?}");
