@@ -119,6 +119,7 @@ fn an_evicted_pod_gives_its_ports_back() {
         patch_status(&pod, &status);
         host.agent("dev")["state"] == "exited"
     });
+    assert_eq!(host.agent("dev")["reason"], "Evicted: The node was low on resource: memory.");
     assert_eq!(host.leased(), []);
 }
 
