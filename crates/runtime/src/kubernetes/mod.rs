@@ -51,6 +51,8 @@ use crate::{
 };
 
 const NAME: &str = "kubernetes";
+/// The namespace by which one cluster is told from another.
+const IDENTITY: &str = "kube-system";
 /// For a question that the API server answers from what it knows.
 const ANSWER: Duration = Duration::from_secs(20);
 /// How long a pod may take to be gone, beyond its own time to stop.
@@ -448,7 +450,7 @@ impl Runtime for Kubernetes {
     /// A cluster has no id; the namespace that each has, and none has twice, stands for it.
     async fn identity(&self) -> Result<Option<String>, RuntimeError> {
         let namespaces: Api<Namespace> = Api::all(self.client().await?);
-        match within(ANSWER, "say which cluster it is", namespaces.get("kube-system")).await {
+        match within(ANSWER, "say which cluster it is", namespaces.get(IDENTITY)).await {
             Ok(found) => Ok(found.metadata.uid.map(|uid| format!("{uid}/{}", self.options.namespace))),
             // Most who may use one namespace may not look at this one.
             Err(error) if error.kind == ErrorKind::Forbidden => Ok(None),

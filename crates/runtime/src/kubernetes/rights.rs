@@ -7,7 +7,7 @@ use k8s_openapi::api::authorization::v1::{
 use kube::api::PostParams;
 use kube::{Api, Client};
 
-use super::{ANSWER, Expose, within};
+use super::{ANSWER, Expose, IDENTITY, within};
 use crate::RuntimeError;
 
 /// One kind of thing, and what is done with it.
@@ -16,19 +16,27 @@ struct Right {
     /// With its part behind a `/`, if that is meant.
     resource: &'static str,
     verbs: &'static [&'static str],
-    /// Whether it is for all namespaces.
-    everywhere: bool,
+    of: Of,
+}
+
+/// Those of the things that are meant.
+#[derive(Clone, Copy)]
+enum Of {
+    TheNamespace,
+    AllNamespaces,
+    /// The namespace by which one cluster is told from another, itself.
+    Identity,
 }
 
 const fn here(group: &'static str, resource: &'static str, verbs: &'static [&'static str]) -> Right {
-    Right { group, resource, verbs, everywhere: false }
+    Right { group, resource, verbs, of: Of::TheNamespace }
 }
 
 const fn everywhere(group: &'static str, resource: &'static str) -> Right {
-    Right { group, resource, verbs: &["list"], everywhere: true }
+    Right { group, resource, verbs: &["list"], of: Of::AllNamespaces }
 }
 
-const ALWAYS: [Right; 8] = [
+const ALWAYS: [Right; 9] = [
     here("", "pods", &["get", "list", "watch", "create", "delete"]),
     here("", "pods/log", &["get"]),
     here("", "pods/exec", &["create"]),
@@ -37,6 +45,7 @@ const ALWAYS: [Right; 8] = [
     everywhere("", "pods"),
     everywhere("", "services"),
     everywhere("", "nodes"),
+    Right { group: "", resource: "namespaces", verbs: &["get"], of: Of::Identity },
 ];
 const FORWARD: [Right; 1] = [here("", "pods/portforward", &["create"])];
 const NODE_PORT: [Right; 1] = [here("", "services", &["get", "create", "patch", "delete"])];
@@ -62,10 +71,23 @@ pub(super) async fn missing(
         let allowed = try_join_all(allowed).await?;
         let verbs = right.verbs.iter().zip(allowed).filter(|(_, allowed)| !allowed);
         let verbs: Vec<&str> = verbs.map(|(verb, _)| *verb).collect();
-        let place = if right.everywhere { "in all namespaces" } else { "in its namespace" };
-        Ok((!verbs.is_empty()).then(|| format!("{} {} {place}", verbs.join(", "), right.resource)))
+        Ok((!verbs.is_empty()).then(|| right.told(&verbs.join(", "))))
     });
     Ok(try_join_all(asked).await?.into_iter().flatten().collect())
+}
+
+impl Right {
+    /// What of it is not allowed, as it is told to a person.
+    fn told(&self, verbs: &str) -> String {
+        let resource = self.resource;
+        match self.of {
+            Of::TheNamespace => format!("{verbs} {resource} in its namespace"),
+            Of::AllNamespaces => format!("{verbs} {resource} in all namespaces"),
+            Of::Identity => format!(
+                "{verbs} the namespace {IDENTITY} (without it the cluster works, and is not told from another one in its place)"
+            ),
+        }
+    }
 }
 
 async fn is_allowed(
@@ -78,6 +100,12 @@ async fn is_allowed(
         Some((resource, part)) => (resource, Some(part.to_owned())),
         None => (right.resource, None),
     };
+    let (name, namespace) = match right.of {
+        Of::TheNamespace => (None, Some(namespace)),
+        Of::AllNamespaces => (None, None),
+        // As an API server understands the question for a namespace itself.
+        Of::Identity => (Some(IDENTITY), Some(IDENTITY)),
+    };
     let review = SelfSubjectAccessReview {
         spec: SelfSubjectAccessReviewSpec {
             resource_attributes: Some(ResourceAttributes {
@@ -85,7 +113,8 @@ async fn is_allowed(
                 resource: Some(resource.to_owned()),
                 subresource: part,
                 verb: Some(verb.to_owned()),
-                namespace: (!right.everywhere).then(|| namespace.to_owned()),
+                name: name.map(str::to_owned),
+                namespace: namespace.map(str::to_owned),
                 ..ResourceAttributes::default()
             }),
             ..SelfSubjectAccessReviewSpec::default()

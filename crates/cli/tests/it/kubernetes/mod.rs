@@ -119,9 +119,12 @@ fn without_rights_the_error_names_the_verb_and_the_resource() {
     assert_eq!(host.leased(), []);
     let lacks = checked(&host);
     assert_eq!(lacks["state"], "warning", "{lacks}");
-    for right in
-        ["get, list, create, delete pods in its namespace", "create pods/portforward", "list nodes in all"]
-    {
+    for right in [
+        "get, list, create, delete pods in its namespace",
+        "create pods/portforward",
+        "list nodes in all",
+        "get the namespace kube-system",
+    ] {
         assert!(lacks["detail"].as_str().unwrap().contains(right), "{lacks}");
     }
     assert!(lacks["hint"].as_str().unwrap().contains("rbac.yaml"), "{lacks}");
@@ -191,6 +194,35 @@ fn the_manifest_s_rights_suffice_for_all_of_it() {
         assert_eq!(host.leased(), [], "{expose}");
         assert!(!host.broker_log().contains("forbidden"), "{}", host.broker_log());
     }
+}
+
+/// Which cluster it is, most who may use one namespace may not know; all but one thing works for them.
+#[test]
+fn doctor_names_the_right_to_tell_one_cluster_from_another() {
+    needs_cluster!();
+    kubectl(&["apply", "-f", MANIFEST]);
+    let mut host = Host::with_pool(4);
+    let name = format!("unknowing-{}", host.port(0));
+    let account = format!("--serviceaccount=default:{name}");
+    let role = format!("--clusterrole={name}");
+    kubectl(&["create", "serviceaccount", &name]);
+    kubectl(&["create", "rolebinding", &name, "--role=berthold", &account]);
+    kubectl(&["create", "clusterrole", &name, "--verb=list", "--resource=pods,services,nodes"]);
+    kubectl(&["create", "clusterrolebinding", &name, &role, &account]);
+    let file = kubeconfig_of(&name);
+    host = host.with_kubeconfig(file.path().to_str().unwrap());
+    host.serve();
+    let told = checked(&host);
+    host.ok(&start("dev", &cluster_image(), IDLE));
+    host.ok(&["delete", "dev", "-t", "0s"]);
+    kubectl(&["delete", "clusterrolebinding,clusterrole", &name]);
+    kubectl(&["delete", "rolebinding,serviceaccount", &name]);
+    assert_eq!(
+        told["detail"].as_str().unwrap().split_once("may not ").unwrap().1,
+        "get the namespace kube-system (without it the cluster works, and is not told from another one in its place)",
+        "{told}"
+    );
+    assert!(told["hint"].as_str().unwrap().contains("rbac.yaml"), "{told}");
 }
 
 /// The kubeconfig of a service account.
