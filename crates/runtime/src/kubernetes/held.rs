@@ -3,7 +3,7 @@
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Container, Node, Pod, Service};
 use kube::api::ListParams;
 use kube::{Api, Client};
 use tokio::sync::Mutex;
@@ -123,41 +123,65 @@ async fn ports(client: &Client, place: Place, limit: Duration) -> Result<Vec<Hel
         within(limit, "list the pods of all namespaces", pods.list(&all)),
         within(limit, "list the services of all namespaces", services.list(&all)),
     )?;
+    Ok(of_all(&pods.items, &services.items, place))
+}
+
+/// The ports that these hold.
+fn of_all(pods: &[Pod], services: &[Service], place: Place) -> Vec<HeldPort> {
     let mut held = Vec::new();
     let mut is_node = place == Place::Here;
-    for pod in &pods.items {
+    for pod in pods {
         let is_here = pod::node_address(pod).is_some_and(is_of_this_host);
         is_node |= is_here;
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        if matches!(phase, Some("Succeeded" | "Failed")) {
-            continue;
-        }
         let by =
             format!("the pod {}", full_name(pod.metadata.namespace.as_ref(), pod.metadata.name.as_ref()));
-        let lease = pod::lease(&pod.metadata).cloned();
-        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-        let ports = containers.flat_map(|container| container.ports.iter().flatten());
-        let ports = ports.filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"));
-        held.extend(ports.filter_map(|port| u16::try_from(port.host_port?).ok()).map(|port| HeldPort {
+        let lease = pod::lease(&pod.metadata);
+        held.extend(host_ports(pod).map(|port| HeldPort {
             port,
             by: by.clone(),
             is_here,
-            lease: lease.clone(),
+            lease: lease.cloned(),
         }));
     }
-    for service in &services.items {
+    for service in services {
         let metadata = &service.metadata;
         let by = format!("the service {}", full_name(metadata.namespace.as_ref(), metadata.name.as_ref()));
-        let lease = pod::lease(metadata).cloned();
-        let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
-        held.extend(ports.filter_map(|port| u16::try_from(port.node_port?).ok()).map(|port| HeldPort {
+        let lease = pod::lease(metadata);
+        held.extend(node_ports(service).map(|port| HeldPort {
             port,
             by: by.clone(),
             is_here: is_node,
-            lease: lease.clone(),
+            lease: lease.cloned(),
         }));
     }
-    Ok(held)
+    held
+}
+
+/// The TCP ports of its node that a pod has.
+fn host_ports(pod: &Pod) -> impl Iterator<Item = u16> {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let has_ended = matches!(phase, Some("Succeeded" | "Failed"));
+    let is_coming = matches!(phase, None | Some("Pending"));
+    let spec = pod.spec.iter().filter(move |_| !has_ended);
+    let containers = spec.flat_map(move |spec| {
+        // What prepares a pod has ended once that runs, except for a sidecar, which goes on for as long as the pod does.
+        let is_sidecar = |container: &Container| container.restart_policy.as_deref() == Some("Always");
+        let first = spec.init_containers.iter().flatten();
+        spec.containers.iter().chain(first.filter(move |container| is_coming || is_sidecar(container)))
+    });
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let ports = ports.filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"));
+    ports.filter_map(|port| u16::try_from(port.host_port?).ok())
+}
+
+/// The ports of every node that a Service has, with that by which load balancers ask whether it is well.
+fn node_ports(service: &Service) -> impl Iterator<Item = u16> {
+    let ports = service.spec.iter().flat_map(|spec| {
+        let ports = spec.ports.iter().flatten().filter_map(|port| port.node_port);
+        ports.chain(spec.health_check_node_port)
+    });
+    // One that is not set may be told as 0.
+    ports.filter_map(|port| u16::try_from(port).ok()).filter(|port| *port != 0)
 }
 
 fn full_name(namespace: Option<&String>, name: Option<&String>) -> String {
@@ -174,4 +198,80 @@ fn is_of_this_host(address: IpAddr) -> bool {
 pub(super) fn is_name_of_this_host(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse();
     host == "localhost" || address.is_ok_and(is_of_this_host)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(phase: &str) -> Pod {
+        let port = |port: u16| json!({ "containerPort": 80, "hostPort": port });
+        let container = |name: &str, ports: &[Value], restart: Value| json!({ "name": name, "ports": ports, "restartPolicy": restart });
+        let udp = json!({ "containerPort": 53, "hostPort": 8002, "protocol": "UDP" });
+        let tcp = json!({ "containerPort": 80, "hostPort": 8001, "protocol": "TCP" });
+        let spec = json!({
+            "containers": [
+                container("agent", &[port(8000)], Value::Null),
+                container("beside", &[tcp, udp, json!({ "containerPort": 80 })], Value::Null),
+            ],
+            "initContainers": [
+                container("prepares", &[port(8003)], Value::Null),
+                container("sidecar", &[port(8004)], json!("Always")),
+            ],
+        });
+        let metadata = json!({ "namespace": "shop", "name": "web", "labels": { "berthold.lease": "l" } });
+        serde_json::from_value(json!({ "metadata": metadata, "spec": spec, "status": { "phase": phase } }))
+            .unwrap()
+    }
+
+    fn service(spec: &Value) -> Service {
+        serde_json::from_value(json!({ "metadata": { "namespace": "shop", "name": "door" }, "spec": spec }))
+            .unwrap()
+    }
+
+    fn held(pod: &Pod) -> Vec<u16> {
+        host_ports(pod).collect()
+    }
+
+    #[test]
+    fn a_pod_has_the_ports_of_all_that_runs_in_it() {
+        assert_eq!(held(&pod("Running")), [8000, 8001, 8004]);
+        assert_eq!(held(&pod("Unknown")), [8000, 8001, 8004]);
+        assert_eq!(held(&pod("Pending")), [8000, 8001, 8003, 8004]);
+        assert_eq!(held(&Pod { status: None, ..pod("") }), [8000, 8001, 8003, 8004]);
+        for ended in ["Succeeded", "Failed"] {
+            assert_eq!(held(&pod(ended)), Vec::<u16>::new());
+        }
+    }
+
+    #[test]
+    fn a_service_has_its_node_ports_and_that_of_its_health() {
+        let ports = |spec: &Value| node_ports(&service(spec)).collect::<Vec<_>>();
+        let none = Vec::<u16>::new();
+        let of_node = json!([{ "port": 80, "nodePort": 30080 }, { "port": 443 }]);
+        assert_eq!(ports(&json!({ "ports": of_node })), [30080]);
+        assert_eq!(ports(&json!({ "ports": of_node, "healthCheckNodePort": 30090 })), [30080, 30090]);
+        assert_eq!(
+            ports(&json!({ "ports": [{ "port": 80, "nodePort": 0 }], "healthCheckNodePort": 0 })),
+            none
+        );
+        assert_eq!(ports(&Value::Null), none);
+    }
+
+    #[test]
+    fn who_holds_a_port_is_told() {
+        let service = service(&json!({ "ports": [{ "port": 80, "nodePort": 30080 }] }));
+        let told = |by: &str, port: u16, is_here: bool, lease: Option<&str>| HeldPort {
+            port,
+            by: by.to_owned(),
+            is_here,
+            lease: lease.map(str::to_owned),
+        };
+        let mut expected =
+            [8000, 8001, 8004].map(|port| told("the pod shop/web", port, false, Some("l"))).to_vec();
+        expected.push(told("the service shop/door", 30080, true, None));
+        assert_eq!(of_all(&[pod("Running")], &[service], Place::Here), expected);
+    }
 }
