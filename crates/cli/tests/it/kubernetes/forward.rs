@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
 use super::{ECHO, WEB, host, needs_cluster, server_of, start, web};
 use crate::support::*;
@@ -198,13 +199,7 @@ fn forward_waits_until_the_pod_itself_accepts() {
 #[test]
 fn forward_resets_what_is_cut_off_and_outlives_the_api_server_s_absence() {
     needs_cluster!();
-    let admin = fs::read_to_string(std::env::var("BERTHOLD_KUBECONFIG").unwrap()).unwrap();
-    let server = server_of(&admin);
-    let between = Between::open(server.trim_start_matches("https://").trim_end_matches('/'));
-    let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(file.path(), admin.replace(&server, &format!("https://127.0.0.1:{}", between.port))).unwrap();
-    let mut host = Host::with_pool(4).with_kubeconfig(file.path().to_str().unwrap());
-    host.serve();
+    let (between, host, _kubeconfig) = Between::host();
     let image = cluster_image();
     let mut arguments = start("dev", &image, "nc -ll -p $AVAILABLE_LOCALHOST_PORT_A -e cat /dev/zero");
     arguments.insert(2, "--wait");
@@ -225,13 +220,26 @@ fn forward_resets_what_is_cut_off_and_outlives_the_api_server_s_absence() {
 
 /// A port behind which the API server answers, unless it is cut off.
 pub(super) struct Between {
-    pub(super) port: u16,
+    port: u16,
     /// What is open; none while it is cut off.
     open: Arc<Mutex<Option<Vec<TcpStream>>>>,
 }
 
 impl Between {
-    pub(super) fn open(server: &str) -> Self {
+    /// A broker whose kubeconfig, the file, leads here.
+    pub(super) fn host() -> (Self, Host, NamedTempFile) {
+        let admin = fs::read_to_string(std::env::var("BERTHOLD_KUBECONFIG").unwrap()).unwrap();
+        let server = server_of(&admin);
+        let between = Self::open(server.trim_start_matches("https://").trim_end_matches('/'));
+        let file = NamedTempFile::new().unwrap();
+        fs::write(file.path(), admin.replace(&server, &format!("https://127.0.0.1:{}", between.port)))
+            .unwrap();
+        let mut host = Host::with_pool(4).with_kubeconfig(file.path().to_str().unwrap());
+        host.serve();
+        (between, host, file)
+    }
+
+    fn open(server: &str) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let (port, server) = (listener.local_addr().unwrap().port(), server.to_owned());
         let open = Arc::new(Mutex::new(Some(Vec::new())));
@@ -272,7 +280,7 @@ fn a_pod_that_is_made_anew_by_hand_is_reached_again() {
     let before = web(&host, "dev");
     let name = host.container("dev");
     let pod = kubectl(&["get", "pod", &name, "-o", "json"]);
-    let file = tempfile::NamedTempFile::new().unwrap();
+    let file = NamedTempFile::new().unwrap();
     fs::write(file.path(), pod).unwrap();
     // Whoever sees its end adopts what comes after it; a broker that slept meanwhile does not see it.
     host.pause_broker();
