@@ -19,7 +19,7 @@ use rustix::net::sockopt::set_socket_linger;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -36,6 +36,8 @@ const CHUNK: usize = 64 * 1024;
 const REFUSAL: Duration = Duration::from_secs(3);
 /// How long the rest of an answer may take after the node has complained of the connection.
 const REST: Duration = Duration::from_secs(2);
+/// How long the end of a connection on which nothing came waits for a complaint.
+const HEARING: Duration = Duration::from_millis(20);
 /// How long accepting pauses when the process has no more files to open.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
@@ -150,7 +152,7 @@ async fn accept(listener: TcpListener, way: Arc<Way>, port: u16, ending: Cancell
                     });
                 }
                 // One that is gone already, or no file is left for it: the next may do better.
-                Err(_) => tokio::time::sleep(EXHAUSTED).await,
+                Err(_) => sleep(EXHAUSTED).await,
             },
             Some(_) = connections.join_next() => {}
             () = ending.cancelled() => break,
@@ -239,6 +241,10 @@ async fn carry(
         while let Some(piece) = incoming.recv().await {
             came.store(true, Ordering::Relaxed);
             to.write_all(&piece?).await?;
+        }
+        if !came.load(Ordering::Relaxed) {
+            // The end of what was cut off comes together with a complaint, which then is to be heard first.
+            sleep(HEARING).await;
         }
         to.shutdown().await?;
         // That was all, however the other direction ends.
@@ -332,6 +338,18 @@ mod tests {
         let (_open, incoming) = tokio::sync::mpsc::channel(1);
         let refused = carry(&mut connection, Outgoing::into_nothing(), incoming, came("connection refused"));
         assert_eq!(refused.await.unwrap_err().to_string(), "connection refused");
+        drop(connection);
+        assert_eq!(client.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    /// Its end comes with the complaint.
+    #[tokio::test]
+    async fn what_the_pod_cuts_off_before_anything_came_is_reset() {
+        let (mut connection, mut client) = connected().await;
+        let (ended, incoming) = tokio::sync::mpsc::channel(1);
+        drop(ended);
+        let cut_off = carry(&mut connection, Outgoing::into_nothing(), incoming, came("reset by peer"));
+        assert_eq!(cut_off.await.unwrap_err().to_string(), "reset by peer");
         drop(connection);
         assert_eq!(client.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
