@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pool::{AgentKey, Clash, Owner};
+use pool::{AgentKey, Clash, Owner, Port};
 use runtime::{Observed, ObservedState, Runtime, RuntimeError};
 use tokio::time::{Instant, sleep};
 
@@ -387,7 +387,18 @@ impl Core {
     ) -> Met {
         let lease = Lease { id: tag.lease.clone(), ports: tag.ports.clone(), since: clock::now() };
         let owner = Owner::Agent(tag.key.clone());
-        let reserved = self.state().pool.reserve(lease.id.clone(), owner.clone(), &lease.ports, lease.since);
+        let reserved = {
+            let mut state = self.state();
+            let reserved = state.pool.reserve(lease.id.clone(), owner.clone(), &lease.ports, lease.since);
+            if reserved.is_ok() {
+                // It may have been taken for a stranger's.
+                let is_its = |port: &&Port| observed.published.iter().any(|it| it.host == port.get());
+                for port in lease.ports.iter().filter(is_its) {
+                    state.pool.unblock(*port);
+                }
+            }
+            reserved
+        };
         if let Err(clash) = reserved {
             let what = match &clash {
                 Clash::Port { port, holder } => format!("with port {port}, which {holder} has too"),

@@ -122,12 +122,15 @@ impl Core {
             match runtime.starts().await {
                 Ok(None) => return,
                 Ok(Some(mut starts)) => {
-                    pause = BACKOFF.0;
+                    let began = Instant::now();
                     self.doubt_engine(runtime.as_ref());
                     self.reconcile_runtime(Arc::clone(&runtime)).await;
                     while let Some(lease) = starts.next().await {
                         let (core, runtime) = (Arc::clone(self), Arc::clone(&runtime));
                         tokio::spawn(async move { core.hear(runtime, LeaseId::new(&lease)).await });
+                    }
+                    if began.elapsed() > BACKOFF.1 {
+                        pause = BACKOFF.0;
                     }
                 }
                 Err(error) => tracing::debug!(runtime = name, %error, "it cannot be listened to"),

@@ -49,8 +49,8 @@ pub trait Runtime: Send + Sync {
         true
     }
 
-    /// Whether what it publishes on a loopback address may be of this host although its ports are not probed here, as where the API server of
-    /// a cluster is on this host.
+    /// Whether what it publishes on a loopback address may be of this host although its ports are not probed here, as where this host is a
+    /// node of a cluster, or has its API server.
     fn may_publish_here(&self) -> bool {
         false
     }

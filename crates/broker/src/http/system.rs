@@ -135,7 +135,11 @@ pub(super) async fn reconcile(
             // Of a runtime that does not answer any more nothing is found, and nothing was done.
             let now = core.survey().await;
             let is_silent = |it: &Finding| now.unreachable.iter().any(|silent| silent.runtime == it.runtime);
-            let is_left = |it: &&Finding| it.is_to_be_done() && (is_silent(it) || now.findings.contains(it));
+            let is_same = |it: &Finding, left: &Finding| {
+                (&it.agent, &it.runtime, &it.id) == (&left.agent, &left.runtime, &left.id)
+            };
+            let is_found = |it: &Finding| now.findings.iter().any(|left| is_same(it, left));
+            let is_left = |it: &&Finding| it.is_to_be_done() && (is_silent(it) || is_found(it));
             reconciliation.not_done = reconciliation.findings.iter().filter(is_left).cloned().collect();
             reconciliation.unreachable = now.unreachable;
         }

@@ -477,3 +477,26 @@ fn a_start_whose_ports_are_all_refused_gives_up_and_says_which_they_were() {
     assert!(refused.iter().all(|port| (host.port(0)..=host.port(19)).contains(port)), "{error}");
     assert_eq!(host.leased(), []);
 }
+
+/// P6: what someone starts again may be seen before it is known whose it is; it keeps its ports all the same.
+#[test]
+fn an_agent_that_was_taken_for_a_stranger_keeps_its_ports() {
+    needs_docker!();
+    let (mut host, image) = (Host::looking_every("1h", 8), image());
+    host.serve();
+    host.ok(&idle_agent("dev", &image));
+    await_listening();
+    let ports = host.agent("dev")["ports"].clone();
+    // The broker takes up what was started a second after it has heard of it.
+    let is_seen_before = |_| {
+        host.ok(&["stop", "dev", "-t", "0s"]);
+        docker(&["start", &host.container("dev")]);
+        let state = shown(&host, host.port(0))["state"].clone();
+        eventually_or("it is adopted", || host.agent("dev")["state"] == "running", || host.broker_log());
+        state == "blocked"
+    };
+    assert!((0..10).any(is_seen_before));
+    host.ok(&["restart", "dev", "-t", "0s"]);
+    assert_eq!(host.agent("dev")["ports"], ports);
+    host.ok(&["delete", "dev", "-t", "0s"]);
+}

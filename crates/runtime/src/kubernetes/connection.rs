@@ -2,18 +2,21 @@
 //!
 //! A kubeconfig changes while a broker runs: credentials are renewed, a local cluster is created anew on another port. So it is read again
 //! when its files have changed. The context stays the one that was current at first: whoever turns `kubectl` to another cluster does not
-//! mean the agents that run.
+//! mean the agents that run. Nor does who writes a first kubeconfig where the broker runs in a cluster.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 use super::held;
-use super::refusal::refused;
+use super::refusal::{refused, unreachable};
 use crate::RuntimeError;
+
+/// How long a changed kubeconfig that could not be used is not tried again.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// A client, and what it speaks to.
 pub(super) struct Connected {
@@ -21,8 +24,16 @@ pub(super) struct Connected {
     pub(super) endpoint: String,
     /// Whether the API server is on this host.
     pub(super) is_near: bool,
-    /// The context of the kubeconfig, if one was read.
-    context: Option<String>,
+    source: Source,
+}
+
+/// Where a client's configuration comes from. Another one would be another cluster.
+#[derive(Clone)]
+enum Source {
+    /// This context of the kubeconfig.
+    File(Option<String>),
+    /// The cluster in which this process runs.
+    Inside,
 }
 
 /// The files of the kubeconfig with their lengths and when they were changed.
@@ -32,13 +43,30 @@ type Stamp = Vec<(PathBuf, Option<(SystemTime, u64)>)>;
 pub(super) struct Connections {
     /// The context that the settings name.
     context: Option<String>,
-    known: Mutex<Option<(Stamp, Arc<Connected>)>>,
+    known: Mutex<Option<Known>>,
+    /// Held by the one that makes a client: it may have to run a command that signs in.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Known {
+    stamp: Stamp,
+    connected: Arc<Connected>,
+    /// When another stamp was last tried in vain, and which.
+    failed: Option<(Instant, Stamp)>,
+}
+
+impl Known {
+    /// Whether nothing is to be read anew for now.
+    fn holds(&self, stamp: &Stamp) -> bool {
+        self.stamp == *stamp || self.failed.as_ref().is_some_and(|(at, _)| at.elapsed() < AGAIN)
+    }
 }
 
 impl Connections {
     /// For that context, or for the one that is current when it is first asked for a client.
     pub(super) fn new(context: Option<String>) -> Self {
-        Self { context, known: Mutex::default() }
+        Self { context, known: Mutex::default(), connecting: tokio::sync::Mutex::default() }
     }
 
     /// The client.
@@ -46,62 +74,75 @@ impl Connections {
     /// # Errors
     /// If there is no usable kubeconfig, nor was one at first, and this process is not in a cluster either.
     pub(super) async fn get(&self) -> Result<Arc<Connected>, RuntimeError> {
-        let stamp = stamp();
-        let known = self.known().clone();
-        if let Some((_, connected)) = known.as_ref().filter(|(read, _)| *read == stamp) {
-            return Ok(Arc::clone(connected));
+        let is_held = |known: &&Known| known.holds(&stamp());
+        if let Some(known) = self.known().as_ref().filter(is_held) {
+            return Ok(Arc::clone(&known.connected));
         }
-        let before = known.map(|(_, connected)| connected);
-        let context = self.context.as_deref().or_else(|| before.as_ref()?.context.as_deref());
-        let connected = match (connect(context).await, before) {
-            (Ok(connected), _) => Arc::new(connected),
-            // Perhaps it is being written.
-            (Err(error), Some(before)) => {
-                tracing::warn!(%error, "the kubeconfig has changed and cannot be used: what it said before holds");
-                before
-            }
-            (Err(error), None) => return Err(error),
+        let _one_at_a_time = self.connecting.lock().await;
+        let (stamp, known) = (stamp(), self.known().clone());
+        let Some(mut known) = known else {
+            let connected = Arc::new(connect(self.first_source()).await?);
+            *self.known() = Some(Known { stamp, connected: Arc::clone(&connected), failed: None });
+            return Ok(connected);
         };
-        *self.known() = Some((stamp, Arc::clone(&connected)));
-        Ok(connected)
+        if !known.holds(&stamp) {
+            match connect(known.connected.source.clone()).await {
+                Ok(connected) => known = Known { stamp, connected: Arc::new(connected), failed: None },
+                // Perhaps it is being written, or who signs in is out of reach.
+                Err(error) => {
+                    if known.failed.as_ref().is_none_or(|(_, failed)| *failed != stamp) {
+                        tracing::warn!(%error, "the kubeconfig has changed and cannot be used: what it said before holds");
+                    }
+                    known.failed = Some((Instant::now(), stamp));
+                }
+            }
+            *self.known() = Some(known.clone());
+        }
+        Ok(known.connected)
+    }
+
+    /// Where the first client comes from.
+    fn first_source(&self) -> Source {
+        match Kubeconfig::read() {
+            Err(_) if Config::incluster().is_ok() => Source::Inside,
+            Err(_) => Source::File(self.context.clone()),
+            Ok(kubeconfig) => Source::File(self.context.clone().or(kubeconfig.current_context)),
+        }
     }
 
     /// Whether the API server that was spoken to is on this host.
     pub(super) fn is_near(&self) -> bool {
-        self.known().as_ref().is_some_and(|(_, connected)| connected.is_near)
+        self.known().as_ref().is_some_and(|known| known.connected.is_near)
     }
 
     /// One that always has this client.
     #[cfg(test)]
     pub(super) fn of(client: Client) -> Self {
-        let connected = Connected { client, endpoint: String::new(), is_near: false, context: None };
-        Self { context: None, known: Mutex::new(Some((stamp(), Arc::new(connected)))) }
+        let connected = Connected { client, endpoint: String::new(), is_near: false, source: Source::Inside };
+        let known = Known { stamp: stamp(), connected: Arc::new(connected), failed: None };
+        Self { known: Mutex::new(Some(known)), ..Self::new(None) }
     }
 
-    fn known(&self) -> MutexGuard<'_, Option<(Stamp, Arc<Connected>)>> {
+    fn known(&self) -> MutexGuard<'_, Option<Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn connect(context: Option<&str>) -> Result<Connected, RuntimeError> {
+async fn connect(source: Source) -> Result<Connected, RuntimeError> {
     let doing = "be found";
-    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-    let mut current = None;
-    let config = match Kubeconfig::read() {
-        Ok(kubeconfig) => {
-            current = options.context.clone().or_else(|| kubeconfig.current_context.clone());
-            Config::from_custom_kubeconfig(kubeconfig, &options).await
+    let config = match &source {
+        Source::File(context) => {
+            let options = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
+            let kubeconfig = Kubeconfig::read().map_err(|error| refused(doing, error.into()))?;
+            let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+            config.map_err(|error| refused(doing, error.into()))?
         }
-        Err(error) => match Config::incluster() {
-            Ok(config) => Ok(config),
-            Err(_) => Err(error),
-        },
+        Source::Inside => Config::incluster().map_err(|error| unreachable(doing, &error.to_string()))?,
     };
-    let config = config.map_err(|error| refused(doing, error.into()))?;
     let endpoint = config.cluster_url.to_string();
     let is_near = config.cluster_url.host().is_some_and(held::is_name_of_this_host);
     let client = Client::try_from(config).map_err(|error| refused(doing, error))?;
-    Ok(Connected { client, endpoint, is_near, context: current })
+    Ok(Connected { client, endpoint, is_near, source })
 }
 
 /// The files that [`Kubeconfig::read`] reads, as they are now.

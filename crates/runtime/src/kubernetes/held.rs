@@ -1,6 +1,7 @@
 //! Ports that the cluster holds on this host, and that no socket shows: `hostPort`s of pods, and `nodePort`s of Services.
 
 use std::net::{IpAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Node, Pod, Service};
@@ -22,7 +23,11 @@ const LEFT_IN_PEACE: Duration = Duration::from_secs(30);
 
 /// What was told last. The lock is held while the cluster is asked, so that many who want to know ask once.
 #[derive(Default)]
-pub(super) struct Held(Mutex<Known>);
+pub(super) struct Held {
+    known: Mutex<Known>,
+    /// Whether this host is a node, as far as was told.
+    is_node: AtomicBool,
+}
 
 #[derive(Default)]
 struct Known {
@@ -56,7 +61,7 @@ impl Held {
         is_near: bool,
     ) -> Result<Vec<HeldPort>, RuntimeError> {
         let called = Instant::now();
-        let mut known = self.0.lock().await;
+        let mut known = self.known.lock().await;
         // Asked after this call came, so it is as new as an answer can be.
         if let Some((_, ports)) = known.told.as_ref().filter(|(asked, _)| *asked >= called) {
             return Ok(ports.clone());
@@ -70,7 +75,13 @@ impl Held {
         let asked = Instant::now();
         let answer = known.ask(client, only_here, limit).await;
         known.failed = answer.is_err().then_some(asked);
+        self.is_node.store(known.nodes.is_some_and(|(_, place)| place == Place::Here), Ordering::Relaxed);
         answer
+    }
+
+    /// Whether this host is a node of the cluster, as far as that was told.
+    pub(super) fn is_node(&self) -> bool {
+        self.is_node.load(Ordering::Relaxed)
     }
 }
 

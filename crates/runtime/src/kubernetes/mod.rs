@@ -421,7 +421,7 @@ impl Runtime for Kubernetes {
     }
 
     fn may_publish_here(&self) -> bool {
-        self.is_local() || self.connections.is_near()
+        self.is_local() || self.connections.is_near() || self.held.is_node()
     }
 
     fn publishes(&self) -> bool {

@@ -1,11 +1,15 @@
 //! Tells of the pods that someone starts.
 
+use std::collections::HashSet;
+use std::time::Duration;
+
 use futures_util::StreamExt;
 use futures_util::future::ready;
 use futures_util::stream::BoxStream;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{ListParams, WatchEvent, WatchParams};
+use tokio::time::sleep;
 
 use super::{ANSWER, BROKER_LABEL, LEASE_LABEL, within};
 use crate::{ErrorKind, RuntimeError};
@@ -13,7 +17,7 @@ use crate::{ErrorKind, RuntimeError};
 /// For how long one watch lasts, in seconds. An API server ends those that are to last longer when it likes.
 const LASTS: u32 = 290;
 
-/// The leases of pods that run from now on, whenever one comes to do so or changes while it does; none if this user may not watch pods. It
+/// The leases of pods that run from now on, each told once; none if this user may not watch pods. It
 /// ends with the watch.
 pub(super) async fn starts(pods: Api<Pod>) -> Result<Option<BoxStream<'static, String>>, RuntimeError> {
     // For the version from which to watch, not for what is there.
@@ -29,13 +33,19 @@ pub(super) async fn starts(pods: Api<Pod>) -> Result<Option<BoxStream<'static, S
     };
     let events = events
         .take_while(|event| ready(event.as_ref().is_ok_and(|event| !matches!(event, WatchEvent::Error(_)))));
-    let lease = |event| match event {
-        Ok(WatchEvent::Added(pod) | WatchEvent::Modified(pod)) if is_running(&pod) => {
+    let mut told = HashSet::new();
+    let mut lease = move |event| match event {
+        // Once: a pod changes for many other reasons.
+        Ok(WatchEvent::Added(pod) | WatchEvent::Modified(pod))
+            if is_running(&pod) && told.insert(pod.metadata.uid.clone()) =>
+        {
             pod.metadata.labels?.remove(LEASE_LABEL)
         }
         _ => None,
     };
-    Ok(Some(events.filter_map(move |event| ready(lease(event))).boxed()))
+    // The server's end of it may never arrive, as after this host has slept.
+    let over = Box::pin(sleep(Duration::from_secs(u64::from(LASTS) + 30)));
+    Ok(Some(events.filter_map(move |event| ready(lease(event))).take_until(over).boxed()))
 }
 
 fn is_running(pod: &Pod) -> bool {
