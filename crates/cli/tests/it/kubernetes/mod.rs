@@ -120,7 +120,7 @@ fn without_rights_the_error_names_the_verb_and_the_resource() {
     let lacks = checked(&host);
     assert_eq!(lacks["state"], "warning", "{lacks}");
     for right in [
-        "get, list, create, delete pods in its namespace",
+        "get, list, watch, create, delete pods in its namespace",
         "create pods/portforward",
         "list nodes in all",
         "get the namespace kube-system",
