@@ -110,13 +110,13 @@ impl Core {
             let found: BTreeSet<Port> = before.iter().chain(held.keys()).chain(&sockets).copied().collect();
             found.into_iter().filter(|port| state.pool.is_idle(*port)).collect()
         };
-        let mut busy = Vec::new();
-        for port in candidates.iter().filter(|port| !held.contains_key(port)) {
-            // What is news is looked at more than once: it may be an engine's that is about to close it.
-            if is_held(*port, !before.contains(port)).await {
-                busy.push(*port);
-            }
-        }
+        // What is news is looked at more than once: it may be an engine's that is about to close it. All at a time, since a wide pool may
+        // meet hundreds of listeners.
+        let looks = candidates
+            .iter()
+            .filter(|port| !held.contains_key(port))
+            .map(|port| async { is_held(*port, !before.contains(port)).await.then_some(*port) });
+        let busy = join_all(looks).await.into_iter().flatten().collect();
         held.extend(name(busy).await);
         self.block_idle(&held);
         let free: Vec<Port> = {
