@@ -400,13 +400,11 @@ impl Core {
             reserved
         };
         if let Err(clash) = reserved {
-            let what = match &clash {
-                Clash::Port { port, holder } => format!("with port {port}, which {holder} has too"),
-                Clash::Id { lease, holder } => format!("with the lease {lease}, which is that of {holder}"),
-            };
             let text = format!(
-                "{} runs as {} {what}; it goes on, but has no lease: end one of the two",
-                tag.key, observed.id
+                "{} runs as {} {}; it goes on, but has no lease: end one of the two",
+                tag.key,
+                observed.id,
+                with_clash(&clash)
             );
             self.warn(&conflict(runtime.name(), observed), &text);
             return Met::InConflict;
@@ -457,6 +455,14 @@ impl Core {
         if self.state().warnings.remove(about).is_some() {
             tracing::info!("{about} answers again");
         }
+    }
+}
+
+/// With what something runs that cannot be adopted.
+pub(crate) fn with_clash(clash: &Clash) -> String {
+    match clash {
+        Clash::Port { port, holder } => format!("with port {port}, which {holder} has too"),
+        Clash::Id { lease, holder } => format!("with the lease {lease}, which is that of {holder}"),
     }
 }
 

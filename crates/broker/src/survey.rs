@@ -5,18 +5,17 @@ use std::time::Duration;
 
 use api::{Finding, ReconcileAction, Reconciliation, UnreachableRuntime};
 use futures_util::future::join_all;
-use pool::{Port, PortState};
+use pool::Owner;
 use runtime::{Observed, Runtime};
 use tokio::time::timeout;
 
-use crate::clock;
 use crate::core::Core;
 use crate::engines::is_elsewhere;
 use crate::error::chain;
 use crate::labels::Tag;
 use crate::listing::Listing;
 use crate::model::{AgentRecord, Stage};
-use crate::reconcile::UNUSED;
+use crate::reconcile::{UNUSED, with_clash};
 use crate::verdict::{self, Meeting, Verdict, decide};
 
 impl Core {
@@ -44,6 +43,23 @@ impl Core {
         }
         found.findings.sort_by(|a, b| (&a.agent, &a.id).cmp(&(&b.agent, &b.id)));
         found
+    }
+
+    /// Enters what was found before it was dealt with, and is found still.
+    pub(crate) async fn see_what_is_left(&self, found: &mut Reconciliation) {
+        if !found.findings.iter().any(Finding::is_to_be_done) {
+            return;
+        }
+        let now = self.survey().await;
+        let is_left = |it: &&Finding| {
+            let is_it =
+                |left: &Finding| (&it.agent, &it.runtime, &it.id) == (&left.agent, &left.runtime, &left.id);
+            // Of a runtime that does not answer any more nothing is found, and nothing was done.
+            let is_silent = now.unreachable.iter().any(|silent| silent.runtime == it.runtime);
+            it.is_to_be_done() && (is_silent || now.findings.iter().any(is_it))
+        };
+        found.not_done = found.findings.iter().filter(is_left).cloned().collect();
+        found.unreachable = now.unreachable;
     }
 
     fn findings(&self, runtime: &Arc<dyn Runtime>, listing: &Listing, engine: Option<&str>) -> Vec<Finding> {
@@ -118,15 +134,14 @@ impl Core {
         let meeting = verdict::meet(&observed.state, &observed.id, &tag.lease, known.as_ref(), unstarted);
         let (action, detail) = match meeting {
             Meeting::Leave => return None,
-            Meeting::Adopt => match tag.ports.iter().find_map(|port| Some((*port, self.lessee(*port)?))) {
-                None => (
+            Meeting::Adopt => match self.state().pool.can_reserve(&tag.lease, &Owner::Agent(tag.key.clone()), &tag.ports) {
+                Ok(()) => (
                     ReconcileAction::Adopt,
                     "it runs and has no lease: it gets one with its ports".to_owned(),
                 ),
-                Some((port, other)) => (
-                    ReconcileAction::Report,
-                    format!("it runs with port {port}, which {other} has: end one of the two"),
-                ),
+                Err(clash) => {
+                    (ReconcileAction::Report, format!("it runs {}: end one of the two", with_clash(&clash)))
+                }
             },
             Meeting::Twice(lease) => (
                 ReconcileAction::Report,
@@ -149,13 +164,5 @@ impl Core {
             action,
             detail,
         })
-    }
-
-    /// Who leases `port`.
-    fn lessee(&self, port: Port) -> Option<String> {
-        match self.state().pool.state(port, clock::now()) {
-            Some(PortState::Leased { owner, .. }) => Some(owner.key().to_string()),
-            _ => None,
-        }
     }
 }

@@ -338,8 +338,22 @@ impl PortPool {
         ports: &[Port],
         since: Moment,
     ) -> Result<(), Clash> {
-        if let Some(Lease { owner, .. }) = self.leases.get(&lease) {
-            return Err(Clash::Id { holder: owner.clone(), lease });
+        self.can_reserve(&lease, &owner, ports)?;
+        for port in ports {
+            self.take(*port, &lease);
+        }
+        self.forget(&owner);
+        self.leases.insert(lease, Lease { owner, ports: ports.to_vec(), since });
+        Ok(())
+    }
+
+    /// Whether [`PortPool::reserve`] would enter that lease.
+    ///
+    /// # Errors
+    /// The [`Clash`] that it would meet.
+    pub fn can_reserve(&self, lease: &LeaseId, owner: &Owner, ports: &[Port]) -> Result<(), Clash> {
+        if let Some(Lease { owner, .. }) = self.leases.get(lease) {
+            return Err(Clash::Id { holder: owner.clone(), lease: lease.clone() });
         }
         let mut seen = BTreeSet::new();
         for port in ports {
@@ -348,14 +362,9 @@ impl PortPool {
                 return Err(Clash::Port { port: *port, holder: holding.owner.clone() });
             }
             if !seen.insert(*port) {
-                return Err(Clash::Port { port: *port, holder: owner });
+                return Err(Clash::Port { port: *port, holder: owner.clone() });
             }
         }
-        for port in ports {
-            self.take(*port, &lease);
-        }
-        self.forget(&owner);
-        self.leases.insert(lease, Lease { owner, ports: ports.to_vec(), since });
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use api::{BrokerDocument, Finding, PoolDocument, Problem, ReconciliationDocument};
+use api::{BrokerDocument, PoolDocument, Problem, ReconciliationDocument};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -131,18 +131,7 @@ pub(super) async fn reconcile(
     reconciliation.dry_run = how.dry_run;
     if !how.dry_run {
         core.reconcile_all().await;
-        if reconciliation.findings.iter().any(Finding::is_to_be_done) {
-            // Of a runtime that does not answer any more nothing is found, and nothing was done.
-            let now = core.survey().await;
-            let is_silent = |it: &Finding| now.unreachable.iter().any(|silent| silent.runtime == it.runtime);
-            let is_same = |it: &Finding, left: &Finding| {
-                (&it.agent, &it.runtime, &it.id) == (&left.agent, &left.runtime, &left.id)
-            };
-            let is_found = |it: &Finding| now.findings.iter().any(|left| is_same(it, left));
-            let is_left = |it: &&Finding| it.is_to_be_done() && (is_silent(it) || is_found(it));
-            reconciliation.not_done = reconciliation.findings.iter().filter(is_left).cloned().collect();
-            reconciliation.unreachable = now.unreachable;
-        }
+        core.see_what_is_left(&mut reconciliation).await;
     }
     Ok(Json(ReconciliationDocument { reconciliation }))
 }
