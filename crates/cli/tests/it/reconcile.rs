@@ -16,6 +16,13 @@ fn idle_process(name: &str) -> Vec<&str> {
     vec!["start", name, "--runtime", "process", "--", "sleep", "100000"]
 }
 
+/// Has Docker `create` or `run` something under an agent's name with labels as of [`labels`].
+fn docker_labelled(host: &Host, how: &[&str], (name, lease, ports): (&str, &str, &str), command: &[&str]) {
+    let (labels, container, image) = (labels(host, name, lease, ports), host.container(name), image());
+    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+    docker(&[how, &["--name", &container], &labels[..], &[&image], command].concat());
+}
+
 /// Labels with which an agent of this broker would be found.
 fn labels(host: &Host, name: &str, lease: &str, ports: &str) -> Vec<String> {
     let id = fs::read_to_string(host.path("broker.id")).unwrap();
@@ -87,9 +94,7 @@ fn a_leftover_on_a_runtime_without_agents_is_removed() {
     host.ok(&idle_agent("dev", &image));
     await_listening();
     host.ok(&["delete", "dev", "-t", "0s"]);
-    let labels = labels(&host, "half", "01AAAAAAAAAAAAAAAAAAAAAAAA", "");
-    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-    docker(&[&["create", "--name", &host.container("half")], &labels[..], &[&image, "true"]].concat());
+    docker_labelled(&host, &["create"], ("half", "01AAAAAAAAAAAAAAAAAAAAAAAA", ""), &["true"]);
     eventually_or("it is removed", || host.containers().is_empty(), || host.broker_log());
 }
 
@@ -101,12 +106,21 @@ fn a_claim_to_the_lease_of_another_agent_is_reported() {
     host.serve();
     host.ok(&idle_agent("dev", &image));
     let lease = host.agent("dev")["lease"].as_str().unwrap().to_owned();
-    let labels = labels(&host, "other", &lease, &host.port(4).to_string());
-    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
     let other = host.container("other");
-    docker(&[&["run", "-d", "--name", &other], &labels[..], &[&image, "sleep", "100000"]].concat());
-    let is_told = || warnings(&host).contains(&format!("the lease {lease}, which is that of"));
+    docker_labelled(
+        &host,
+        &["run", "-d"],
+        ("other", &lease, &host.port(4).to_string()),
+        &["sleep", "100000"],
+    );
+    let text = format!("the lease {lease}, which is that of");
+    let is_told = || warnings(&host).contains(&text);
     eventually_or("it is told", is_told, || host.broker_log());
+    for _ in 0..3 {
+        host.ok(&["reconcile"]);
+        assert!(is_told(), "as long as it is so: {}", host.broker_log());
+    }
+    assert_eq!(host.broker_log().matches(&text).count(), 1, "{}", host.broker_log());
     docker(&["rm", "-f", &other]);
     eventually_or("that is over", || warnings(&host) == "[]", || host.broker_log());
     assert_eq!(host.leased().len(), 2);
@@ -402,10 +416,13 @@ fn what_is_adopted_after_a_failed_start_survives_a_crash() {
     host.kill_broker();
     host.serve_with(&[("BERTHOLD_FAULT", "kill 1")]);
     let ports = format!("{}-{}", host.port(2), host.port(3));
-    let labels = labels(&host, "dev", "01AAAAAAAAAAAAAAAAAAAAAAAA", &ports);
-    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
     let name = host.container("dev");
-    docker(&[&["run", "-d", "--name", &name], &labels[..], &[&image, "sleep", "100000"]].concat());
+    docker_labelled(
+        &host,
+        &["run", "-d"],
+        ("dev", "01AAAAAAAAAAAAAAAAAAAAAAAA", &ports),
+        &["sleep", "100000"],
+    );
     let id = docker(&["inspect", "-f", "{{.Id}}", &name]);
     eventually("the broker was killed", || host.broker_was_killed());
     host.serve();
@@ -430,9 +447,12 @@ fn what_is_made_anew_after_its_end_may_be_started_later() {
     docker(&["rm", "-f", &name]);
     eventually("its end is known", || host.agent("dev")["state"] == "exited");
     let ports = format!("{}-{}", host.port(0), host.port(1));
-    let labels = labels(&host, "dev", agent["lease"].as_str().unwrap(), &ports);
-    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-    docker(&[&["create", "--name", &name], &labels[..], &[&image, "sleep", "100000"]].concat());
+    docker_labelled(
+        &host,
+        &["create"],
+        ("dev", agent["lease"].as_str().unwrap(), &ports),
+        &["sleep", "100000"],
+    );
     for _ in 0..2 {
         let found = host.json(&["reconcile"])["reconciliation"]["findings"].clone();
         assert_eq!(found[0]["action"], "wait", "{found}");
@@ -452,9 +472,7 @@ fn what_could_not_be_done_is_told() {
     host.serve_with(&[("BERTHOLD_FAULT", "refuse 1 docker remove")]);
     host.ok(&idle_agent("dev", &image));
     await_listening();
-    let labels = labels(&host, "half", "01AAAAAAAAAAAAAAAAAAAAAAAA", "");
-    let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-    docker(&[&["create", "--name", &host.container("half")], &labels[..], &[&image, "true"]].concat());
+    docker_labelled(&host, &["create"], ("half", "01AAAAAAAAAAAAAAAAAAAAAAAA", ""), &["true"]);
     let refused = host.run(&["reconcile"]);
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(refused.stdout.contains("not done: it is a leftover"), "{refused:?}");

@@ -35,17 +35,7 @@ fn host_port_and_none() {
 fn node_port_uses_exactly_the_leased_numbers_and_passes_over_those_of_others() {
     needs_cluster!();
     let range = NodePorts::take();
-    let mut host = Host::with_settings(
-        |_| {
-            format!(
-                "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{}-{}\" }} }} }}\n\
-                 runtimes: {{ kubernetes: {{ expose: node_port }} }}\n",
-                range.0,
-                range.0 + 5
-            )
-        },
-        4,
-    );
+    let mut host = Host::with_settings(|_| of_nodes(&range, 6, "node_port"), 4);
     let foreign = format!("foreign-{}", range.0);
     kubectl(&["create", "service", "nodeport", &foreign, "--tcp=80:80", &format!("--node-port={}", range.0)]);
     host.serve();
@@ -71,18 +61,8 @@ fn a_node_port_that_the_api_server_refuses_is_blocked_and_another_is_tried() {
     // business of the node's proxy.
     let narrow = format!("narrow-{}", range.0);
     let file = narrow_account(&narrow);
-    let mut host = Host::with_settings(
-        |_| {
-            format!(
-                "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{}-{}\" }} }} }}\n\
-                 runtimes: {{ kubernetes: {{ expose: node_port }} }}\n",
-                range.0,
-                range.0 + 5
-            )
-        },
-        4,
-    )
-    .with_kubeconfig(file.path().to_str().unwrap());
+    let mut host = Host::with_settings(|_| of_nodes(&range, 6, "node_port"), 4)
+        .with_kubeconfig(file.path().to_str().unwrap());
     let foreign = format!("foreign-{}", range.0);
     apply(&json!({ "apiVersion": "v1", "kind": "Service",
         "metadata": { "name": foreign, "namespace": "kube-public",
@@ -128,14 +108,7 @@ fn narrow_account(name: &str) -> tempfile::NamedTempFile {
 fn a_service_that_someone_deletes_is_there_again_with_the_leased_numbers() {
     needs_cluster!();
     let range = NodePorts::take();
-    let settings = |expose: &str| {
-        format!(
-            "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{}-{}\" }} }} }}\n\
-             runtimes: {{ kubernetes: {{ expose: {expose} }} }}\n",
-            range.0,
-            range.0 + 1
-        )
-    };
+    let settings = |expose: &str| of_nodes(&range, 2, expose);
     let mut host = Host::with_settings(|_| settings("node_port"), 2);
     host.serve();
     let ports = web(&host, "served")["ports"].clone();
@@ -182,6 +155,16 @@ fn a_range_beyond_the_cluster_s_own_is_told_as_such() {
     let error = host.error(2, &start("dev", &image, IDLE));
     assert!(error["message"].as_str().unwrap().contains("30000-32767"), "{error}");
     assert_eq!((host.leased(), host.pods()), (vec![], Vec::<String>::new()));
+}
+
+/// Settings of a pool of `size` ports of the cluster's own range.
+fn of_nodes(range: &NodePorts, size: u16, expose: &str) -> String {
+    let last = range.0 + size - 1;
+    format!(
+        "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{}-{last}\" }} }} }}\n\
+         runtimes: {{ kubernetes: {{ expose: {expose} }} }}\n",
+        range.0
+    )
 }
 
 /// Ports of the cluster's own range that no other test here uses.
