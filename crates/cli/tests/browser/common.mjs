@@ -19,8 +19,8 @@ export const browser = await chromium.launch({
 });
 
 // A page whose complaints, and requests to elsewhere, are gathered in `told` unless `mayFail` is set.
-export async function openPage() {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+export async function openPage(options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   const page = await context.newPage();
   const seen = { context, page, told: [], mayFail: false };
   page.on("console", (message) => message.type() === "error" && !seen.mayFail && seen.told.push(message.text()));

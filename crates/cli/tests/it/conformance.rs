@@ -6,6 +6,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
@@ -177,6 +178,26 @@ fn the_variables_are_there_inside(subject: &Subject, host: &mut Host) {
     let has_all = |text: &str| expected.iter().all(|line| text.lines().any(|it| it == line));
     eventually("all variables are in the log", || has_all(&host.ok(&["logs", "dev"])));
     assert!(has_all(&host.ok(&["exec", "dev", "--", "env"])), "and for what runs beside it");
+}
+
+/// `-w`: the directory is there inside, under its own name, whatever is written in it is on the host, and the command starts in it.
+fn a_workspace_is_where_the_command_starts(subject: &Subject, host: &mut Host) {
+    // Not below the home, which is for its owner alone: an engine may run as another user.
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    std::fs::write(directory.path().join("note"), "from the host\n").unwrap();
+    let path = directory.path().to_str().unwrap();
+    let script = format!("pwd; cat note; echo from the agent > answer; {IDLE}");
+    started(host, &subject.start("dev", &["-w", path], &["sh", "-c", &script]));
+    let expected = format!("{path}\nfrom the host\n");
+    eventually("it has read what is there", || host.ok(&["logs", "dev"]) == expected);
+    let answer = || std::fs::read_to_string(directory.path().join("answer")).unwrap_or_default();
+    eventually("what it wrote is there", || answer() == "from the agent\n");
+    assert_eq!(
+        host.ok(&["exec", "dev", "--", "sh", "-c", "pwd"]).trim(),
+        path,
+        "and what runs beside it starts there"
+    );
 }
 
 fn starting_what_runs_returns_it(subject: &Subject, host: &mut Host) {
@@ -455,6 +476,7 @@ macro_rules! for_every_runtime {
 for_every_runtime! {
     a_start_gives_ports_that_are_reached,
     the_variables_are_there_inside,
+    a_workspace_is_where_the_command_starts,
     starting_what_runs_returns_it,
     stop_and_delete_may_be_repeated_and_leave_nothing,
     a_restart_keeps_the_ports,

@@ -5,6 +5,7 @@
 
 mod broker_life;
 mod chaos;
+mod choosing;
 mod clock;
 mod commands;
 mod conformance;

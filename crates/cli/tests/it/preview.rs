@@ -114,6 +114,29 @@ fn a_name_leads_to_a_port_and_says_who_asks() {
     assert!(api.contains("on A"), "{api}");
 }
 
+#[test]
+fn without_a_project_a_name_is_one_of_default_and_without_a_label_it_means_the_first_port() {
+    let stage = Stage::new("");
+    let start = ["--project", "default", "start", "dev", "--runtime", "process", "--", "sleep", "100000"];
+    stage.host.ok(&start);
+    for (n, said) in [(0, "A of the project"), (2, "A of default"), (3, "B of default")] {
+        stage.serve(n, move |_, mut stream| answer(&mut stream, "", said));
+    }
+    let names = ["a", "b"].map(|label| format!("{label}.dev.localhost:{}", stage.listen));
+    let told = stage.host.json(&["--project", "default", "show", "dev"]);
+    let links = names.each_ref().map(|name| format!("http://{name}"));
+    assert_eq!(told["agent"]["previews"], json!({ "A": links[0], "B": links[1] }));
+    for (name, said) in [
+        (stage.name("a"), "A of the project"),
+        (names[0].clone(), "A of default"),
+        (names[1].clone(), "B of default"),
+        (format!("dev.localhost:{}", stage.listen), "A of default"),
+    ] {
+        let told = stage.ask(&["GET / HTTP/1.1", &format!("Host: {name}")]);
+        assert!(told.starts_with("HTTP/1.1 200") && told.ends_with(said), "{name}: {told}");
+    }
+}
+
 /// P10: what is published on loopback alone is not for who comes from elsewhere, whatever name they ask for.
 #[test]
 fn under_localhost_only_this_host_is_served() {

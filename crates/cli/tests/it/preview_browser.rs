@@ -1,6 +1,7 @@
 //! Previews over HTTP/2 and TLS, and in a real browser.
 
 use std::io::{Read, Write};
+use std::path::Path;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -133,12 +134,16 @@ fn vite_reloads_hot_through_its_preview() {
 #[test]
 fn vite_reloads_hot_over_tls_and_http2() {
     let directory = tempfile::tempdir().unwrap();
-    let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+    vite(&Stage::new(&own_certificate(directory.path())), "h2");
+}
+
+/// The settings of a broker with a certificate that it made itself, in this directory.
+pub(crate) fn own_certificate(directory: &Path) -> String {
+    let (certificate, key) = (directory.join("cert.pem"), directory.join("key.pem"));
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     std::fs::write(&certificate, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let tls = format!(", tls: {{ certificate: {}, key: {} }}", certificate.display(), key.display());
-    vite(&Stage::new(&tls), "h2");
+    format!(", tls: {{ certificate: {}, key: {} }}", certificate.display(), key.display())
 }
 
 fn vite(stage: &Stage, protocol: &str) {

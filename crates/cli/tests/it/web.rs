@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::path::Path;
 
+use crate::preview::Stage;
+use crate::preview_browser::own_certificate;
 use crate::support::*;
 
 /// A script with a line each second.
@@ -188,6 +190,13 @@ fn a_dead_connection_and_a_used_ticket_are_got_over() {
 fn slow_answers_and_long_logs_are_got_over() {
     let Some(files) = browser_tests() else { return };
     browse(&listening_with(40, ", cool_down: 3s", "").0, &files, "slow.mjs", []);
+}
+
+#[test]
+fn over_tls_the_page_and_the_previews_are_secure() {
+    let Some(files) = browser_tests() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    browse(&Stage::new(&own_certificate(directory.path())).host, &files, "tls.mjs", []);
 }
 
 /// A pool of 1,001 ports of which 400 agents have most.

@@ -1,0 +1,108 @@
+//! Which runtime an agent gets that names none, and what `doctor` says of each.
+
+use serde_json::Value;
+
+use crate::support::*;
+
+/// Settings in which some engines are out of reach, with what else is in them; they take a range.
+fn settings(broker: &str, out_of_reach: &[&str]) -> impl FnOnce(&str) -> String {
+    let runtimes: Vec<String> = out_of_reach
+        .iter()
+        .map(|name| format!("{name}: {{ host: \"unix:///nowhere/{name}.sock\" }}"))
+        .collect();
+    let runtimes = format!("runtimes: {{ {} }}\n", runtimes.join(", "));
+    let broker = broker.to_owned();
+    move |range| {
+        format!(
+            "server: {{ broker: {{ listen: none, {broker} port_pool: {{ range: \"{range}\" }} }} }}\n{runtimes}"
+        )
+    }
+}
+
+/// The runtime that an agent gets which names none; `doctor` and `broker status` say the same beforehand.
+fn chosen(host: &Host) -> Value {
+    let by_default = host.json(&["broker", "status"])["broker"]["default_runtime"].clone();
+    let image = image();
+    let started = host.json(&["start", "dev", "--image", &image, "--", "sh", "-c", IDLE])["agent"].clone();
+    assert_eq!(started["runtime"], by_default);
+    assert_eq!(started["state"], "running");
+    by_default
+}
+
+#[test]
+fn the_first_engine_that_answers_is_chosen_in_the_order_docker_podman_container() {
+    needs_docker!();
+    if !engine_is_here("podman") {
+        eprintln!("Podman is not here: not tested");
+        return;
+    }
+    for (out_of_reach, expected) in
+        [(&[][..], "docker"), (&["docker"], "podman"), (&["docker", "podman"], "container")]
+    {
+        let mut host = Host::with_settings(settings("", out_of_reach), 4).with_fake_container();
+        host.serve();
+        assert_eq!(chosen(&host), expected, "{out_of_reach:?} do not answer");
+    }
+}
+
+#[test]
+fn the_runtime_of_the_settings_is_chosen_whatever_answers() {
+    needs_docker!();
+    if !engine_is_here("podman") {
+        eprintln!("Podman is not here: not tested");
+        return;
+    }
+    let mut host = Host::with_settings(settings("default_runtime: podman,", &[]), 4);
+    host.serve();
+    assert_eq!(chosen(&host), "podman");
+    // It is what is wanted: another engine is not used in its place.
+    let mut host = Host::with_settings(settings("default_runtime: podman,", &["podman"]), 4);
+    host.serve();
+    let image = image();
+    let error = host.error(6, &["start", "dev", "--image", &image, "--", "sh", "-c", IDLE]);
+    assert_eq!(error["code"], "runtime_unreachable");
+    assert!(error["message"].as_str().unwrap().contains("/nowhere/podman.sock"), "{error}");
+    assert_eq!(host.agent("dev")["runtime"], "podman");
+    assert_eq!(host.engine_containers("docker"), Vec::<String>::new());
+}
+
+#[test]
+fn where_no_engine_answers_each_is_told_of_and_what_could_be_done() {
+    let mut host = Host::with_settings(settings("", &["docker", "podman"]), 4);
+    host.serve();
+    assert_eq!(host.json(&["broker", "status"])["broker"]["default_runtime"], Value::Null);
+    let error = host.error(6, &["start", "dev", "--image", "any", "--", "true"]);
+    let message = error["message"].as_str().unwrap();
+    for told in ["docker: ", "/nowhere/docker.sock", "podman: ", "/nowhere/podman.sock", "container: "] {
+        assert!(message.contains(told), "{error}");
+    }
+    assert!(error["hint"].as_str().unwrap().contains("--runtime process"), "{error}");
+    assert_eq!(host.leased(), []);
+}
+
+/// What was found, where, and in which version, as the engines' own commands tell it.
+#[test]
+fn the_doctor_tells_where_each_engine_is_and_its_version() {
+    needs_docker!();
+    if !engine_is_here("podman") {
+        eprintln!("Podman is not here: not tested");
+        return;
+    }
+    let mut host = Host::with_pool(4).with_fake_container();
+    host.serve();
+    let found = host.json(&["doctor"])["doctor"]["checks"].clone();
+    let detail = |name: &str| {
+        let check = found.as_array().unwrap().iter().find(|it| it["name"] == name).unwrap();
+        assert_eq!(check["state"], "ok", "{check}");
+        check["detail"].as_str().unwrap().to_owned()
+    };
+    let version = |engine: &str, field: &str| engine_command(engine, &["version", "--format", field]);
+    let docker = detail("docker");
+    let told = version("docker", "{{.Server.Version}}");
+    assert!(docker.contains(told.trim()) && docker.contains("docker.sock"), "{docker}");
+    let podman = detail("podman");
+    let told = version("podman", "{{.Client.Version}}");
+    assert!(podman.contains(told.trim()) && podman.contains("podman.sock"), "{podman}");
+    let container = detail("container");
+    assert!(container.contains("1.2.0") && container.contains("fakes/container"), "{container}");
+}
