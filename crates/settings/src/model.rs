@@ -243,7 +243,7 @@ pub enum PreviewHost {
     /// The preview's own, as the browser has it.
     #[default]
     Keep,
-    /// `localhost` with the port.
+    /// `localhost` with the port, also in what else says where the browser is.
     Localhost,
 }
 

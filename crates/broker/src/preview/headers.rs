@@ -6,8 +6,8 @@ use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderName, HeaderValue, LOCATION,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SET_COOKIE, TE,
-    TRANSFER_ENCODING, UPGRADE,
+    ORIGIN, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, REFERER, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use subtle::ConstantTimeEq;
 
@@ -22,11 +22,12 @@ const PASSAGES: usize = 8;
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 /// What else proxies say of who asks, and under which name; servers believe it.
 const SAID_OF_PEERS: [HeaderName; 6] = [
     FORWARDED,
     HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-forwarded-port"),
+    FORWARDED_PORT,
     HeaderName::from_static("x-forwarded-prefix"),
     HeaderName::from_static("x-forwarded-server"),
     HeaderName::from_static("x-forwarded-ssl"),
@@ -139,6 +140,36 @@ pub(super) fn add_forwarded(headers: &mut HeaderMap, peer: IpAddr, host: &Header
     }
 }
 
+/// Says, after [`add_forwarded`], nothing but `localhost:PORT` (`sent_host`) of where the browser is, beside `Host`. Servers that take requests for
+/// names that they know alone look for names in more places than `Host`: Rails in `X-Forwarded-Host` (ActionDispatch::HostAuthorization), Next.js
+/// in `Origin` (`allowedDevOrigins`); and both want these to agree before they believe a form. The scheme stays the true one. Another site's
+/// origin stays too, so that the server can tell it.
+pub(super) fn ask_as_localhost(headers: &mut HeaderMap, sent_host: &HeaderValue, host: &HeaderValue) {
+    let public = headers.remove(FORWARDED_HOST);
+    headers.remove(FORWARDED_PORT);
+    headers.remove(FORWARDED);
+    let proto =
+        headers.get(FORWARDED_PROTO).and_then(|proto| proto.to_str().ok()).unwrap_or("http").to_owned();
+    let names: Vec<&str> =
+        [Some(host), public.as_ref()].into_iter().flatten().filter_map(|it| it.to_str().ok()).collect();
+    for header in [ORIGIN, REFERER] {
+        let led = headers.get(&header).and_then(|value| {
+            let rest = value.to_str().ok()?.strip_prefix(&proto)?.strip_prefix("://")?;
+            let rest =
+                names.iter().find_map(|name| rest.strip_prefix(name).filter(|rest| ends_a_host(rest)))?;
+            HeaderValue::try_from(format!("{proto}://{}{rest}", sent_host.to_str().ok()?)).ok()
+        });
+        if let Some(led) = led {
+            headers.insert(header, led);
+        }
+    }
+}
+
+/// Whether what follows a host in a URL shows that it is whole.
+fn ends_a_host(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with(['/', '?', '#'])
+}
+
 /// Notes that the request has come through the broker of this `mark`.
 pub(super) fn mark_passage(headers: &mut HeaderMap, mark: HeaderValue) {
     headers.append(PASSAGE, mark);
@@ -166,10 +197,12 @@ pub(super) fn strip_websocket_key(headers: &mut HeaderMap) {
 /// A server that was asked as `sent_host` leads to that: its redirections lead back to the preview, which is at `proto://host`.
 pub(super) fn lead_back(headers: &mut HeaderMap, sent_host: &HeaderValue, proto: &str, host: &HeaderValue) {
     let led = headers.get(LOCATION).and_then(|value| {
-        let rest = value.to_str().ok()?.strip_prefix("http://")?.strip_prefix(sent_host.to_str().ok()?)?;
-        let is_whole = rest.is_empty() || rest.starts_with(['/', '?', '#']);
-        let led = HeaderValue::try_from(format!("{proto}://{}{rest}", host.to_str().ok()?));
-        led.ok().filter(|_| is_whole)
+        let value = value.to_str().ok()?;
+        // It may know by which scheme it is asked; one that wants another is not made to go round in circles.
+        let rest =
+            value.strip_prefix("http://").or_else(|| value.strip_prefix(proto)?.strip_prefix("://"))?;
+        let rest = rest.strip_prefix(sent_host.to_str().ok()?).filter(|rest| ends_a_host(rest))?;
+        HeaderValue::try_from(format!("{proto}://{}{rest}", host.to_str().ok()?)).ok()
     });
     if let Some(led) = led {
         headers.insert(LOCATION, led);
@@ -263,17 +296,52 @@ mod tests {
 
     #[test]
     fn a_redirection_leads_back_to_the_preview() {
-        let check = |location: &str| {
+        let check = |proto: &str, location: &str| {
             let mut headers = map(&[("location", location)]);
             let host = HeaderValue::from_static("a-dev.example.com");
-            lead_back(&mut headers, &localhost(8000), "https", &host);
+            lead_back(&mut headers, &localhost(8000), proto, &host);
             headers["location"].to_str().unwrap().to_owned()
         };
-        assert_eq!(check("http://localhost:8000/x?y"), "https://a-dev.example.com/x?y");
-        assert_eq!(check("http://localhost:8000"), "https://a-dev.example.com");
+        assert_eq!(check("https", "http://localhost:8000/x?y"), "https://a-dev.example.com/x?y");
+        assert_eq!(check("https", "https://localhost:8000/x"), "https://a-dev.example.com/x");
+        assert_eq!(check("https", "http://localhost:8000"), "https://a-dev.example.com");
         for other in ["/x", "http://localhost:80001/x", "https://localhost:8000/x", "http://other/"] {
-            assert_eq!(check(other), other);
+            assert_eq!(check("http", other), other);
         }
+    }
+
+    #[test]
+    fn as_localhost_all_names_agree_but_those_of_other_sites() {
+        let check = |sent: &[(&'static str, &str)]| {
+            let mut headers = map(sent);
+            let host = HeaderValue::from_static("a.dev.localhost:9800");
+            add_forwarded(&mut headers, [127, 0, 0, 1].into(), &host, "http");
+            ask_as_localhost(&mut headers, &localhost(8000), &host);
+            for name in ["x-forwarded-host", "x-forwarded-port", "forwarded"] {
+                assert!(!headers.contains_key(name), "{name}");
+            }
+            ["origin", "referer"]
+                .map(|name| headers.get(name).map(|value| value.to_str().unwrap().to_owned()))
+        };
+        let some = |origin: &str, referer: &str| [Some(origin.to_owned()), Some(referer.to_owned())];
+        let own = [("origin", "http://a.dev.localhost:9800"), ("referer", "http://a.dev.localhost:9800/x?y")];
+        assert_eq!(check(&own), some("http://localhost:8000", "http://localhost:8000/x?y"));
+        assert_eq!(check(&[]), [None, None]);
+        for other in
+            ["null", "http://evil.example", "http://a.dev.localhost:98001", "https://a.dev.localhost:9800"]
+        {
+            assert_eq!(check(&[("origin", other), ("referer", other)]), some(other, other));
+        }
+        // A proxy on this host that ends TLS, and asks under a name of its own.
+        let proxied = [
+            ("x-forwarded-host", "dev.example.com"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-port", "443"),
+            ("forwarded", "host=dev.example.com"),
+            ("origin", "https://dev.example.com"),
+            ("referer", "https://dev.example.com/"),
+        ];
+        assert_eq!(check(&proxied), some("https://localhost:8000", "https://localhost:8000/"));
     }
 
     #[test]

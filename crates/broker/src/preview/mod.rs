@@ -207,7 +207,11 @@ impl Previews {
         }
         let sent_host = match self.core.settings.server.broker.preview_host {
             PreviewHost::Keep => host.clone(),
-            PreviewHost::Localhost => headers::localhost(to.port()),
+            PreviewHost::Localhost => {
+                let localhost = headers::localhost(to.port());
+                headers::ask_as_localhost(headers, &localhost, &host);
+                localhost
+            }
         };
         headers.insert(HOST, sent_host.clone());
         if upgrade.as_ref().is_some_and(|upgrade| upgrade.of_stream) {

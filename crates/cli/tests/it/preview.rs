@@ -163,13 +163,59 @@ fn under_localhost_only_this_host_is_served() {
     assert!(from_here.starts_with("HTTP/1.1 502"), "nothing listens there: {from_here}");
 }
 
+/// A server that refuses names that it does not know, as Rails 6 to 8 do (`ActionDispatch::HostAuthorization`: `Host` and `X-Forwarded-Host`) and
+/// Next.js 16 (`allowedDevOrigins`: `Origin`); and a form from elsewhere, as both do.
+fn serve_known_names(stage: &Stage) {
+    stage.serve(0, |head, mut stream| {
+        let head = head.to_lowercase();
+        let header = |name: &str| {
+            let line = head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            line.map(str::to_owned)
+        };
+        let origin = header("origin");
+        let host = header("x-forwarded-host").or_else(|| header("host")).unwrap();
+        let named =
+            origin.as_deref().and_then(|origin| origin.split_once("://")).map(|(_, name)| name.to_owned());
+        let names = [header("host"), header("x-forwarded-host"), named];
+        let is_known = |name: &String| {
+            let name = name.split(':').next().unwrap();
+            name.split_once('.').is_none_or(|(_, rest)| rest == "localhost") && name.ends_with("localhost")
+        };
+        let proto = header("x-forwarded-proto").unwrap();
+        let is_own = origin.is_none_or(|origin| origin == format!("{proto}://{host}"));
+        let said = if names.iter().flatten().all(is_known) && is_own { "let in" } else { "refused" };
+        answer(&mut stream, "", said);
+    });
+}
+
 #[test]
 fn a_server_that_checks_names_can_be_asked_as_localhost() {
+    let ask = |stage: &Stage, further: &[&str]| {
+        let host = format!("Host: {}", stage.name("a"));
+        let lines: Vec<&str> =
+            ["POST / HTTP/1.1", &host, "Content-Length: 0"].iter().chain(further).copied().collect();
+        stage.ask(&lines).split_once("\r\n\r\n").unwrap().1.to_owned()
+    };
+    let kept = Stage::new("");
+    serve_known_names(&kept);
+    assert_eq!(ask(&kept, &[]), "refused");
+    let stage = Stage::new(", preview_host: localhost");
+    serve_known_names(&stage);
+    assert_eq!(ask(&stage, &[]), "let in");
+    assert_eq!(ask(&stage, &[&format!("Origin: http://{}", stage.name("a"))]), "let in");
+    for other in [format!("http://{}", stage.name("b")), "https://evil.example".to_owned(), "null".to_owned()]
+    {
+        assert_eq!(ask(&stage, &[&format!("Origin: {other}")]), "refused", "{other}");
+    }
     let stage = Stage::new(", preview_host: localhost");
     stage.serve(0, |head, mut stream| answer(&mut stream, "", &head));
     let told = stage.ask(&["GET / HTTP/1.1", &format!("Host: {}", stage.name("a"))]).to_lowercase();
     assert!(told.contains(&format!("\r\nhost: localhost:{}\r\n", stage.host.port(0))), "{told}");
-    assert!(told.contains(&format!("x-forwarded-host: {}", stage.name("a"))), "{told}");
+    assert!(
+        told.contains("\r\nx-forwarded-proto: http\r\n")
+            && told.contains("\r\nx-forwarded-for: 127.0.0.1\r\n"),
+        "{told}"
+    );
 }
 
 #[test]
