@@ -34,7 +34,7 @@ mod engine;
 mod exec;
 mod image;
 mod limits;
-mod observe;
+pub(crate) mod observe;
 mod output;
 mod platform;
 mod pull;

@@ -22,7 +22,7 @@ pub(super) fn is_being_taken_down(answer: &Value) -> bool {
 }
 
 /// An inspection as the engine sends it.
-pub(super) fn inspection(mut answer: Value) -> serde_json::Result<ContainerInspectResponse> {
+pub(crate) fn inspection(mut answer: Value) -> serde_json::Result<ContainerInspectResponse> {
     if let Some(status) = answer.pointer_mut("/State/Status") {
         translate::<ContainerStateStatusEnum>(status);
     }
@@ -30,7 +30,7 @@ pub(super) fn inspection(mut answer: Value) -> serde_json::Result<ContainerInspe
 }
 
 /// A listing as the engine sends it.
-pub(super) fn listing(mut answer: Value) -> serde_json::Result<Vec<ContainerSummary>> {
+pub(crate) fn listing(mut answer: Value) -> serde_json::Result<Vec<ContainerSummary>> {
     for container in answer.as_array_mut().into_iter().flatten() {
         if let Some(state) = container.get_mut("State") {
             translate::<ContainerSummaryStateEnum>(state);
@@ -53,7 +53,7 @@ fn translate<W: DeserializeOwned>(word: &mut Value) {
 }
 
 /// What an inspection says of the container `id`.
-pub(super) fn from_inspection(id: String, answer: ContainerInspectResponse) -> Observed {
+pub(crate) fn from_inspection(id: String, answer: ContainerInspectResponse) -> Observed {
     let config = answer.config.unwrap_or_default();
     let state = state(&answer.state.unwrap_or_default());
     let published = match state {
@@ -71,7 +71,7 @@ pub(super) fn from_inspection(id: String, answer: ContainerInspectResponse) -> O
 }
 
 /// What a listing says of a container that runs; none if it does not run: then the listing does not say enough.
-pub(super) fn from_listing(summary: &ContainerSummary) -> Option<Observed> {
+pub(crate) fn from_listing(summary: &ContainerSummary) -> Option<Observed> {
     let state = summary.state?;
     let runs = [
         ContainerSummaryStateEnum::RUNNING,
