@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::TcpListener;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -37,6 +38,8 @@ struct Subject {
     runtime: &'static str,
     seen: fn(&Host) -> Seen,
     end: fn(&Host, &str, &mut Rng),
+    /// Whether each port of an agent that runs has a socket that listens.
+    has_sockets: bool,
 }
 
 /// One run.
@@ -64,7 +67,7 @@ struct Figures {
     disk_full: u64,
     engine_restarts: u64,
     clock_jumps: u64,
-    /// From the start of the next broker until ledger and runtime agreed, after a kill.
+    /// From the start of the next broker, before it answers, until ledger and runtime agreed, after a kill.
     recoveries: Vec<Duration>,
 }
 
@@ -126,7 +129,8 @@ impl Chaos {
 
     fn step(&mut self) {
         match self.rng.u32(0..100) {
-            0..=29 => self.commands(1),
+            0..=24 => self.commands(1),
+            25..=29 => self.come_back(),
             30..=54 => self.commands(3),
             55..=61 => self.commands(8),
             62..=70 => self.end_outside(),
@@ -158,6 +162,32 @@ impl Chaos {
             let text = String::from_utf8_lossy(&output.stdout);
             assert!(matches!(code, Some(0..=4 | 6 | 7)), "{code:?}: {text}\n{}", self.story());
         }
+    }
+
+    /// P6: an agent that is restarted, or stopped and started again, has the ports that it had, unless someone else has taken one.
+    fn come_back(&mut self) {
+        let seen = (self.subject.seen)(&self.host);
+        let Some((name, before)) = seen.iter().nth(self.rng.usize(0..NAMES.len())) else { return };
+        let commands: &[&str] = if self.rng.bool() { &["restart"] } else { &["stop", "start"] };
+        for command in commands {
+            self.say(&format!("{command} {name}, which has {before:?}"));
+            self.figures.commands += 1;
+            // One that has ended by itself, or of which only the labels are known, need not come back.
+            if self.host.run(&[command, name]).code != 0 {
+                return;
+            }
+        }
+        let after = (self.subject.seen)(&self.host);
+        // A range that has changed meanwhile has others for who does not run.
+        let is_taken =
+            before.iter().any(|port| self.foreign.contains_key(port) || !self.range().contains(port));
+        assert!(
+            is_taken || after.get(name).is_none_or(|after| after == before),
+            "{name} had {before:?} and has {:?}\n{}\n{}",
+            after.get(name),
+            self.story(),
+            self.host.broker_log()
+        );
     }
 
     fn spawn(&mut self) -> std::process::Child {
@@ -260,8 +290,8 @@ impl Chaos {
     fn after_a_kill(&mut self) {
         self.figures.kills += 1;
         self.check_at_any_time(&(self.subject.seen)(&self.host));
-        self.serve();
         let since = Instant::now();
+        self.serve();
         self.check_agreement();
         self.figures.recoveries.push(since.elapsed());
     }
@@ -331,9 +361,7 @@ impl Chaos {
     fn lose_ledger(&mut self) {
         self.say("the ledger is lost");
         self.host.stop_broker();
-        for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
-            drop(fs::remove_file(self.host.path(name)));
-        }
+        observer::lose_ledger(&self.host);
         self.figures.ledgers_lost += 1;
         self.serve();
         self.check_agreement();
@@ -448,9 +476,7 @@ impl Chaos {
                 )
             },
         );
-        let pool = self.host.json(&["ports"])["pool"]["range"].as_str().unwrap().to_owned();
-        let (first, last) = pool.split_once('-').unwrap();
-        let pool = first.parse::<u16>().unwrap()..=last.parse::<u16>().unwrap();
+        let pool = self.range();
         let held: BTreeSet<u16> = self.foreign.keys().chain(&self.containers).copied().collect();
         // Agents that end by themselves lease less with every look.
         let expected = || {
@@ -471,8 +497,33 @@ impl Chaos {
                 )
             },
         );
+        // P9, and that no agent's port is held by what is none: exactly those of agents and strangers have sockets.
+        let answered = || {
+            let seen = (self.subject.seen)(&self.host).into_values().filter(|_| self.subject.has_sockets);
+            seen.flatten().chain(held.iter().copied()).collect::<BTreeSet<u16>>()
+        };
+        let listening = || observer::listening(&self.host);
+        eventually_or(
+            "exactly the ports of agents and strangers have sockets",
+            || listening() == answered(),
+            || {
+                format!(
+                    "listening {:?}, of agents and strangers {:?}\n{}",
+                    listening(),
+                    answered(),
+                    self.story()
+                )
+            },
+        );
         let most = NAMES.len() + OWNERS.len();
         assert!(observer::ledger(&self.host).len() <= most, "{}", self.story());
+    }
+
+    /// The pool of the broker that runs.
+    fn range(&self) -> RangeInclusive<u16> {
+        let range = self.host.json(&["ports"])["pool"]["range"].as_str().unwrap().to_owned();
+        let (first, last) = range.split_once('-').unwrap();
+        first.parse().unwrap()..=last.parse().unwrap()
     }
 
     fn say(&mut self, what: &str) {
@@ -518,12 +569,8 @@ fn run(subject: Subject, usual_steps: u64) {
 
 #[test]
 fn chaos_with_processes() {
-    let end = |host: &Host, name: &str, _: &mut Rng| {
-        for pid in observer::pids(host, name) {
-            drop(Command::new("kill").args(["-9", &pid.to_string()]).output());
-        }
-    };
-    run(Subject { runtime: "process", seen: observer::processes, end }, 250);
+    let end = |host: &Host, name: &str, _: &mut Rng| observer::kill_processes(host, name);
+    run(Subject { runtime: "process", seen: observer::processes, end, has_sockets: false }, 250);
 }
 
 #[test]
@@ -533,5 +580,5 @@ fn chaos_with_docker() {
         let how: &[&str] = if rng.bool() { &["kill"] } else { &["rm", "-f"] };
         drop(Command::new("docker").args(how).arg(host.container(name)).output());
     };
-    run(Subject { runtime: "docker", seen: observer::containers, end }, 60);
+    run(Subject { runtime: "docker", seen: observer::containers, end, has_sockets: true }, 60);
 }

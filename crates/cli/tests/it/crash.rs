@@ -1,4 +1,4 @@
-//! The broker dies, or a call fails, at every step of starts, stops, restarts and deletions, one step at a time. What another process
+//! The broker dies, or a call fails, at every step of starts, stops, restarts, deletions and reconciling, one step at a time. What another process
 //! sees then, and what the next broker makes of it, must keep the promises.
 //!
 //! The steps of each script are counted by a run without a fault (`broker/src/faults.rs` says what a step is), so that new ones are tried too.
@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde_json::{Value, json};
+
 use crate::kubernetes::needs_cluster;
 use crate::observer::{self, Seen};
 use crate::support::*;
@@ -16,19 +18,31 @@ use crate::support::*;
 /// How many brokers are tried at a time.
 const AT_ONCE: usize = 4;
 
-/// Something that is done with a few agents, from a fresh broker on.
+/// Something that is done with a few agents.
 struct Script {
     /// The agents that it has, or had.
     names: &'static [&'static str],
-    /// None of its commands need succeed.
+    /// What an earlier broker leaves; none for a fresh home.
+    before: Option<Before>,
+    /// None of its commands need succeed. The steps are those of the broker that runs meanwhile.
     run: fn(Subject, &Host),
 }
 
-/// Every kind of operation, on agents that run, have ended, failed and never were. Each is short, for it is run once for each of its
-/// steps.
-const SCRIPTS: [Script; 5] = [
+/// What there is when the broker starts.
+struct Before {
+    /// What a broker that is killed then has done.
+    run: fn(Subject, &Host),
+    /// What others do until the next one comes.
+    meanwhile: fn(Subject, &Host),
+    loses_ledger: bool,
+}
+
+/// Every kind of operation, on agents that run, have ended, failed and never were, and all that a broker finds that comes anew. Each is short,
+/// for it is run once for each of its steps.
+const SCRIPTS: [Script; 7] = [
     Script {
         names: &["a", "b"],
+        before: None,
         run: |subject, host| {
             subject.start(host, "a", &[], IDLE);
             host.run(&["restart", "a"]);
@@ -37,6 +51,7 @@ const SCRIPTS: [Script; 5] = [
     },
     Script {
         names: &["b"],
+        before: None,
         run: |subject, host| {
             subject.start(host, "b", &["--ports", "3"], IDLE);
             host.run(&["stop", "b"]);
@@ -46,6 +61,7 @@ const SCRIPTS: [Script; 5] = [
     },
     Script {
         names: &["a", "fails", "brief"],
+        before: None,
         run: |subject, host| {
             subject.start(host, "a", &[], IDLE);
             subject.start(host, "fails", &[], "exit 3");
@@ -54,6 +70,7 @@ const SCRIPTS: [Script; 5] = [
     },
     Script {
         names: &["a"],
+        before: None,
         run: |subject, host| {
             subject.start(host, "a", &[], IDLE);
             subject.start(host, "a", &["--replace", "-e", "COLOUR=red"], IDLE);
@@ -61,13 +78,59 @@ const SCRIPTS: [Script; 5] = [
     },
     Script {
         names: &["c", "a"],
+        before: None,
         run: |subject, host| {
             subject.start(host, "c", &["--rm"], IDLE);
             host.run(&["stop", "c"]);
             subject.start(host, "a", &[], IDLE);
         },
     },
+    // What has ended, what is gone, what is to be forgotten, and what runs on.
+    Script {
+        names: &["a", "b", "c", "d"],
+        before: Some(Before {
+            run: |subject, host| {
+                for (name, more) in [("a", &[][..]), ("b", &[]), ("c", &["--rm"]), ("d", &[])] {
+                    assert_eq!(subject.start(host, name, more, IDLE).code, 0);
+                }
+            },
+            meanwhile: |subject, host| {
+                (subject.end)(host, "a");
+                (subject.remove)(host, "b");
+                (subject.end)(host, "c");
+            },
+            loses_ledger: false,
+        }),
+        run: settle,
+    },
+    // What is adopted, and what has ended and is nobody's any more.
+    Script {
+        names: &["a", "b", "c"],
+        before: Some(Before {
+            run: |subject, host| {
+                for name in ["a", "b", "c"] {
+                    assert_eq!(subject.start(host, name, &[], IDLE).code, 0);
+                }
+            },
+            meanwhile: |subject, host| (subject.end)(host, "c"),
+            loses_ledger: true,
+        }),
+        run: settle,
+    },
 ];
+
+/// Has the broker look at all until nothing is left to be done about it, or the broker is dead.
+fn settle(_: Subject, host: &Host) {
+    eventually("all is as it should be, or the broker is dead", || {
+        let done = host.run(&["--json", "reconcile"]);
+        if done.code == 5 {
+            return true;
+        }
+        let told: Value = serde_json::from_str(&done.stdout).unwrap();
+        let told = &told["reconciliation"];
+        done.code == 0 && told["findings"] == json!([]) && told["unreachable"] == json!([])
+    });
+}
 
 /// Where agents run, and how what runs there is seen.
 #[derive(Clone, Copy)]
@@ -76,17 +139,35 @@ struct Subject {
     /// How ports are reached there, where there are several ways.
     expose: Option<&'static str>,
     seen: fn(&Host) -> Seen,
+    /// Ends an agent behind the broker's back, and leaves nothing of one.
+    end: fn(&Host, &str),
+    remove: fn(&Host, &str),
     /// What may be left there of an agent beside what runs: it is counted when all is over.
     left: fn(&Host) -> usize,
 }
 
-const PROCESS: Subject = Subject { runtime: "process", expose: None, seen: observer::processes, left: |_| 0 };
-const DOCKER: Subject =
-    Subject { runtime: "docker", expose: None, seen: observer::containers, left: created };
+const PROCESS: Subject = Subject {
+    runtime: "process",
+    expose: None,
+    seen: observer::processes,
+    end: observer::kill_processes,
+    remove: observer::kill_processes,
+    left: |_| 0,
+};
+const DOCKER: Subject = Subject {
+    runtime: "docker",
+    expose: None,
+    seen: observer::containers,
+    end: |host, name| drop(docker(&["kill", &host.container(name)])),
+    remove: |host, name| drop(docker(&["rm", "-f", &host.container(name)])),
+    left: created,
+};
 const PODS: Subject = Subject {
     runtime: "kubernetes",
     expose: Some("host_port"),
     seen: observer::pods,
+    end: |host, name| drop(kubectl(&["exec", &host.container(name), "--", "kill", "1"])),
+    remove: |host, name| drop(kubectl(&["delete", "pod", "--now", &host.container(name)])),
     left: observer::claims,
 };
 
@@ -111,6 +192,22 @@ impl Subject {
         if self.runtime == "kubernetes" { host } else { host.with_kubeconfig("/dev/null") }
     }
 
+    /// What the script begins with, and a broker to which `fault` happens.
+    fn begin(self, script: &Script, fault: &str) -> Host {
+        let mut host = self.host();
+        if let Some(before) = &script.before {
+            host.serve();
+            (before.run)(self, &host);
+            host.kill_broker();
+            (before.meanwhile)(self, &host);
+            if before.loses_ledger {
+                observer::lose_ledger(&host);
+            }
+        }
+        host.serve_in_danger(&[("BERTHOLD_FAULT", fault)]);
+        host
+    }
+
     fn start(self, host: &Host, name: &str, more: &[&str], script: &str) -> Done {
         let image = if self.runtime == "kubernetes" { cluster_image() } else { image() };
         let mut arguments = vec!["--json", "start", name, "--runtime", self.runtime];
@@ -122,7 +219,16 @@ impl Subject {
         host.run(&arguments)
     }
 
-    /// Holds in every instant, also while no broker is there: P1, and P2 in the form in which it can be seen.
+    /// Holds in every instant, also while no broker is there: P1, and P2 in the form in which it can be seen. A ledger that was lost must
+    /// be there again before that can be said of it.
+    fn check_after(self, script: &Script, host: &Host) {
+        if script.before.as_ref().is_some_and(|before| before.loses_ledger) {
+            observer::check_unique(&(self.seen)(host));
+        } else {
+            self.check_at_any_time(host);
+        }
+    }
+
     fn check_at_any_time(self, host: &Host) {
         let seen = (self.seen)(host);
         observer::check_unique(&seen);
@@ -171,8 +277,7 @@ impl Subject {
 
 /// The steps of a script: what was changed, in order.
 fn steps(subject: Subject, script: &Script) -> Vec<String> {
-    let mut host = subject.host();
-    host.serve_with(&[("BERTHOLD_FAULT", "none")]);
+    let host = subject.begin(script, "none");
     (script.run)(subject, &host);
     let steps: Vec<String> =
         std::fs::read_to_string(host.path("faults.log")).unwrap().lines().map(str::to_owned).collect();
@@ -208,8 +313,7 @@ fn a_broker_that_is_killed_after_any_step(subject: Subject) {
     let lengths = lengths(subject);
     let killed = Mutex::new(BTreeMap::<String, u64>::new());
     each(&lengths, |script, number| {
-        let mut host = subject.host();
-        host.serve_with(&[("BERTHOLD_FAULT", &format!("kill {number}"))]);
+        let mut host = subject.begin(script, &format!("kill {number}"));
         (script.run)(subject, &host);
         // What runs beside the script may come earlier in one run than in the other, so the last steps may not be reached.
         if !host.broker_was_killed() {
@@ -217,7 +321,7 @@ fn a_broker_that_is_killed_after_any_step(subject: Subject) {
         }
         let log = std::fs::read_to_string(host.path("faults.log")).unwrap();
         let step = log.lines().last().unwrap().to_owned();
-        subject.check_at_any_time(&host);
+        subject.check_after(script, &host);
         host.serve();
         subject.check_recovery(&host, script.names, &format!("killed at step {number}, after {step}"));
         *killed.lock().unwrap().entry(step).or_default() += 1;
@@ -238,15 +342,14 @@ fn a_call_that_fails_at_any_step(subject: Subject, kind: &str) {
     let lasts: Vec<u64> = lengths.iter().map(|steps| steps * if kind == "refuse" { 3 } else { 1 }).collect();
     let failed = AtomicU64::new(0);
     each(&lasts, |script, number| {
-        let mut host = subject.host();
-        host.serve_with(&[("BERTHOLD_FAULT", &format!("{kind} {number}"))]);
+        let host = subject.begin(script, &format!("{kind} {number}"));
         (script.run)(subject, &host);
         let log = std::fs::read_to_string(host.path("faults.log")).unwrap();
         let Some(fault) = log.lines().find(|line| line.contains(" was ")) else {
             // The script is over before it comes to that.
             return;
         };
-        subject.check_at_any_time(&host);
+        subject.check_after(script, &host);
         subject.check_recovery(&host, script.names, &format!("{kind} {number}: {fault}"));
         failed.fetch_add(1, Ordering::Relaxed);
     });

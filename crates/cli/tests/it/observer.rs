@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::process::Command;
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
@@ -22,8 +23,15 @@ pub(crate) fn processes(host: &Host) -> Seen {
 }
 
 /// The processes of an agent.
-pub(crate) fn pids(host: &Host, name: &str) -> Vec<u32> {
+fn pids(host: &Host, name: &str) -> Vec<u32> {
     of_agents(host).into_iter().filter(|(_, agent, _)| agent == name).map(|(pid, ..)| pid).collect()
+}
+
+/// Ends an agent that is a plain process, as someone else would.
+pub(crate) fn kill_processes(host: &Host, name: &str) {
+    for pid in pids(host, name) {
+        drop(Command::new("kill").args(["-9", &pid.to_string()]).output());
+    }
 }
 
 /// Every process of an agent of `host`: its number, the agent's name and ports.
@@ -57,7 +65,7 @@ pub(crate) fn containers(host: &Host) -> Seen {
         return Seen::new();
     }
     // One that ended since the listing is not there any more.
-    let output = std::process::Command::new("docker").arg("inspect").args(&ids).output().unwrap();
+    let output = Command::new("docker").arg("inspect").args(&ids).output().unwrap();
     let inspected: Value = serde_json::from_slice(&output.stdout).unwrap();
     let mut seen = Seen::new();
     for container in inspected.as_array().unwrap().iter().filter(|it| it["State"]["Running"] == true) {
@@ -102,6 +110,23 @@ pub(crate) fn claims(host: &Host) -> usize {
     kubectl(&["get", "leases", "--all-namespaces", "-l", &of_broker, "-o", "name"]).lines().count()
 }
 
+/// The ports of `host`'s block on which something listens for TCP, whoever it is (`proc_pid_net(5)`: state 0A). A port that is only bound, as by
+/// a guard, is none of them.
+pub(crate) fn listening(host: &Host) -> BTreeSet<u16> {
+    let mut ports = BTreeSet::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        for line in fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
+            let mut fields = line.split_whitespace().skip(1);
+            let (local, state) = (fields.next().unwrap(), fields.nth(1).unwrap());
+            let port = u16::from_str_radix(local.rsplit_once(':').unwrap().1, 16).unwrap();
+            if state == "0A" && (host.port(0)..host.port(RANGE_SIZE)).contains(&port) {
+                ports.insert(port);
+            }
+        }
+    }
+    ports
+}
+
 /// P1: no two have the same port.
 pub(crate) fn check_unique(seen: &Seen) {
     let mut owners = BTreeMap::new();
@@ -134,4 +159,11 @@ pub(crate) fn ledger(host: &Host) -> Seen {
         ports.extend(row.get::<_, Option<u16>>(1).unwrap());
     }
     seen
+}
+
+/// Takes the ledger away, while no broker is there.
+pub(crate) fn lose_ledger(host: &Host) {
+    for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+        drop(fs::remove_file(host.path(name)));
+    }
 }

@@ -131,6 +131,20 @@ impl Host {
 
     /// The same with further variables.
     pub(crate) fn serve_with(&mut self, variables: &[(&str, &str)]) {
+        self.spawn_broker(variables);
+        self.await_broker();
+    }
+
+    /// The same of a broker that may be killed before it answers.
+    pub(crate) fn serve_in_danger(&mut self, variables: &[(&str, &str)]) {
+        self.spawn_broker(variables);
+        eventually("the broker answers or is dead", || {
+            let is_dead = self.serve.as_mut().is_some_and(|child| child.try_wait().unwrap().is_some());
+            is_dead || self.is_ready()
+        });
+    }
+
+    fn spawn_broker(&mut self, variables: &[(&str, &str)]) {
         assert!(self.serve.is_none(), "the broker runs already");
         let log = File::options().create(true).append(true).open(self.path("broker.log")).unwrap();
         let child = self
@@ -144,7 +158,11 @@ impl Host {
             .spawn()
             .unwrap();
         self.serve = Some(child);
-        self.await_broker();
+    }
+
+    fn is_ready(&self) -> bool {
+        http_get_unix(&self.path("broker.sock"), "/readyz")
+            .is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
     }
 
     fn await_broker(&mut self) {
@@ -154,8 +172,7 @@ impl Host {
             {
                 panic!("the broker ended with {status}:\n{}", self.broker_log());
             }
-            http_get_unix(&self.path("broker.sock"), "/readyz")
-                .is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+            self.is_ready()
         });
     }
 
