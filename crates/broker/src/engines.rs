@@ -18,7 +18,10 @@ use crate::model::AgentRecord;
 impl Core {
     /// Which engine answers under the name of this runtime; none if it does not tell. It is asked unless an agent that it runs vouches
     /// for what is known: were it another one by now, that agent would be missed in its listing.
-    pub(crate) async fn engine_of(&self, runtime: &dyn Runtime) -> Option<String> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreachable`] if none answers.
+    pub(crate) async fn engine_of(&self, runtime: &dyn Runtime) -> Result<Option<String>, RuntimeError> {
         let known = {
             let state = self.state();
             let known = state.engines.get(runtime.name());
@@ -28,8 +31,12 @@ impl Core {
             known.filter(|_| state.agents.values().any(vouches)).cloned()
         };
         match known {
-            Some(known) => known,
-            None => self.ask_engine(runtime).await.unwrap_or_default(),
+            Some(known) => Ok(known),
+            None => match self.ask_engine(runtime).await {
+                Err(error) if error.kind == ErrorKind::Unreachable => Err(error),
+                // Who it is is not needed to run something there.
+                answer => Ok(answer.unwrap_or_default()),
+            },
         }
     }
 

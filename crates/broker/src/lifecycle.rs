@@ -243,9 +243,17 @@ impl Core {
         let before = Before::of(prior.as_ref());
         let count = spec.ports;
         let mut record = prior.clone().unwrap_or_else(|| AgentRecord::new(key, String::new()));
+        // Of an engine that does not answer it would not be known what is left there, and so the ports be kept.
+        let engine = match self.engine_of(runtime.as_ref()).await {
+            Ok(engine) => engine,
+            Err(source) => {
+                let (key, runtime) = (record.key, runtime.name().to_owned());
+                return Err(self.not_launched(prior, OperationError::Runtime { key, runtime, source }).await);
+            }
+        };
         record = AgentRecord {
             runtime: runtime.name().to_owned(),
-            engine: self.engine_of(runtime.as_ref()).await,
+            engine,
             stage: Stage::Starting,
             spec: Some(spec),
             ended_at: None,
@@ -256,12 +264,7 @@ impl Core {
         };
         let mut record = match self.take_lease(record, count).await {
             Ok(record) => record,
-            Err(error) => {
-                if let Some(prior) = prior.filter(AgentRecord::is_live) {
-                    self.end(prior, &error).await;
-                }
-                return Err(error);
-            }
+            Err(error) => return Err(self.not_launched(prior, error).await),
         };
         let (mut attempt, mut all_refused) = (1, Vec::new());
         loop {
@@ -314,6 +317,14 @@ impl Core {
             self.fail(record, before, failure.error.to_string()).await;
             return Err(failure.error);
         }
+    }
+
+    /// What is to be said of a start before which nothing was done. What ran `prior` has ended, and it does not go on.
+    async fn not_launched(&self, prior: Option<AgentRecord>, error: OperationError) -> OperationError {
+        if let Some(prior) = prior.filter(AgentRecord::is_live) {
+            self.end(prior, &error).await;
+        }
+        error
     }
 
     /// Asks the agent to end, and sees to it. The lease is still held afterwards.

@@ -414,7 +414,7 @@ impl Core {
         let mut record = known.unwrap_or_else(|| AgentRecord::new(tag.key, runtime.name().to_owned()));
         record.runtime = runtime.name().to_owned();
         record.container = Some(observed.id.clone());
-        record.engine = self.engine_of(runtime.as_ref()).await;
+        record.engine = self.engine_of(runtime.as_ref()).await.unwrap_or_default();
         record.former.clear();
         record.released_at = None;
         // It may be of an earlier request than the one that is known, and keeps what it has when it is started anew.

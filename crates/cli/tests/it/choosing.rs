@@ -1,6 +1,6 @@
 //! Which runtime an agent gets that names none, and what `doctor` says of each.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::*;
 
@@ -62,8 +62,9 @@ fn the_runtime_of_the_settings_is_chosen_whatever_answers() {
     let error = host.error(6, &["start", "dev", "--image", &image, "--", "sh", "-c", IDLE]);
     assert_eq!(error["code"], "runtime_unreachable");
     assert!(error["message"].as_str().unwrap().contains("/nowhere/podman.sock"), "{error}");
-    assert_eq!(host.agent("dev")["runtime"], "podman");
     assert_eq!(host.engine_containers("docker"), Vec::<String>::new());
+    // It was not even asked for anything, so nothing can be left of it.
+    assert_eq!((host.leased(), host.json(&["list"])["agents"].clone()), (vec![], json!([])));
 }
 
 #[test]

@@ -166,7 +166,7 @@ const PODS: Subject = Subject {
     runtime: "kubernetes",
     expose: Some("host_port"),
     seen: observer::pods,
-    end: |host, name| drop(kubectl(&["exec", &host.container(name), "--", "kill", "1"])),
+    end: |host, name| drop(kubectl(&["exec", &host.container(name), "--", "sh", "-c", "kill 1"])),
     remove: |host, name| drop(kubectl(&["delete", "pod", "--now", &host.container(name)])),
     left: observer::claims,
 };
