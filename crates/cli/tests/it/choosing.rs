@@ -80,6 +80,29 @@ fn where_no_engine_answers_each_is_told_of_and_what_could_be_done() {
     assert_eq!(host.leased(), []);
 }
 
+/// Whoever names an endpoint means that engine: another one is where nobody looks for the agent.
+#[test]
+fn no_engine_takes_the_place_of_one_that_is_named_and_cannot_be_used() {
+    if !engine_is_here("podman") {
+        eprintln!("Podman is not here: not tested");
+        return;
+    }
+    let mut host = Host::with_pool(4);
+    host.serve_with(&[("DOCKER_HOST", "ssh://me@build.example")]);
+    assert_eq!(host.json(&["broker", "status"])["broker"]["default_runtime"], Value::Null);
+    let image = image();
+    let error = host.error(6, &["start", "dev", "--image", &image, "--", "sh", "-c", IDLE]);
+    assert_eq!(error["code"], "runtime_unreachable");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("DOCKER_HOST: engines behind ssh cannot be used"), "{error}");
+    let hint = error["hint"].as_str().unwrap();
+    assert!(hint.contains("ssh -nNT -L") && hint.contains("`--runtime`"), "{error}");
+    let told = host.run(&["doctor"]);
+    assert_eq!(told.code, 1, "{told:#?}");
+    assert!(told.stdout.contains("docker is named and cannot be used"), "{told:#?}");
+    host.ok(&["start", "dev", "--runtime", "podman", "--image", &image, "--", "sh", "-c", IDLE]);
+}
+
 /// What was found, where, and in which version, as the engines' own commands tell it.
 #[test]
 fn the_doctor_tells_where_each_engine_is_and_its_version() {
