@@ -129,3 +129,41 @@ fn the_doctor_tells_where_each_engine_is_and_its_version() {
     let container = detail("container");
     assert!(container.contains("1.2.0") && container.contains("fakes/container"), "{container}");
 }
+
+/// What was looked for and is not here, and what would have to be done for each.
+#[test]
+fn the_doctor_tells_what_would_have_to_be_done_for_what_is_not_here() {
+    let mut host = Host::with_pool(4).with_kubeconfig("");
+    let (home, dead) = (host.path("nothing"), host.path("dead.sock"));
+    drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
+    let (home, dead) = (home.to_str().unwrap(), format!("unix://{}", dead.display()));
+    // Neither commands nor sockets are found, but Docker's, where none listens any more.
+    host.serve_with(&[
+        ("PATH", "/nowhere"),
+        ("HOME", home),
+        ("XDG_RUNTIME_DIR", home),
+        ("DOCKER_HOST", &dead),
+    ]);
+    let told = host.json(&["doctor"])["doctor"].clone();
+    assert_eq!(told["healthy"], true, "what is not here is not wrong: {told}");
+    let check = |name: &str| {
+        let check = told["checks"].as_array().unwrap().iter().find(|it| it["name"] == name).unwrap();
+        (check["state"].as_str().unwrap(), check["detail"].as_str().unwrap(), check["hint"].as_str().unwrap())
+    };
+    for (name, expected, to_do) in [
+        ("docker", "nothing listens at", "start it (`sudo systemctl start docker`, or Docker Desktop)"),
+        ("podman", "there is no `podman` command", "install Podman"),
+        ("container", "there is no `container` command", "macOS 26"),
+        ("kubernetes", "there is no kubeconfig", "set KUBECONFIG, or make ~/.kube/config"),
+    ] {
+        let (state, detail, hint) = check(name);
+        assert_eq!(state, "absent", "{told}");
+        assert!(detail.contains(expected) && hint.contains(to_do), "{name}: {detail}; {hint}");
+    }
+    let (state, detail, hint) = check("default");
+    assert_eq!((state, detail), ("warning", "no container engine answers"));
+    assert!(hint.contains("`--runtime process`"), "{hint}");
+    // A person reads the same.
+    let shown = host.ok(&["doctor"]);
+    assert!(shown.contains("→ install Podman") && shown.contains("→ set KUBECONFIG"), "{shown}");
+}
