@@ -18,10 +18,10 @@
 //! - A socket of one's own that leads to another host, at the place where one's own service usually listens, is taken for that service:
 //!   such a socket is named, and then nothing takes its place.
 
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -47,6 +47,8 @@ const FORWARD_A_SOCKET: &str =
 const IDLE: &str = "60";
 /// How long a service may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a service that was seen is not looked for again.
+const TRUSTED: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a service has to end when it is asked to.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -56,13 +58,15 @@ pub struct Podman {
     place: Place,
     /// The lock is held while a service is being started, so that there is only one.
     service: Mutex<Service>,
+    /// When the service that listened by itself was last seen to do so.
+    seen: std::sync::Mutex<Option<Instant>>,
 }
 
 enum Place {
     /// A service that was named, or that is another user's: nothing takes its place.
     There(Docker),
     /// A service of this user that listened by itself, and what is there when it no longer does.
-    Usual { path: PathBuf, docker: Docker, own: Own },
+    Usual { docker: Docker, own: Own },
     /// None listened.
     Own(Own),
 }
@@ -122,13 +126,13 @@ impl Podman {
         let docker = Docker::connect(NAME, &EngineEndpoint::unix(&path))?;
         let is_ours = path.metadata().is_ok_and(|socket| socket.uid() == geteuid().as_raw());
         Ok(Some(Self::at(match own.filter(|_| is_ours) {
-            Some(own) => Place::Usual { path, docker, own },
+            Some(own) => Place::Usual { docker, own },
             None => Place::There(docker),
         })))
     }
 
     fn at(place: Place) -> Self {
-        Self { place, service: Mutex::new(Service::default()) }
+        Self { place, service: Mutex::new(Service::default()), seen: std::sync::Mutex::default() }
     }
 
     /// Whether it runs on this machine, so that the ports that it publishes are this machine's.
@@ -161,11 +165,17 @@ impl Podman {
     async fn listening(&self) -> Option<&Docker> {
         let own = match &self.place {
             Place::There(docker) => return Some(docker),
-            Place::Usual { path, docker, own } => match UnixStream::connect(path).await {
-                Err(error) if is_gone(&error) => own,
-                // One that is too busy to be connected to is there.
-                _ => return Some(docker),
-            },
+            Place::Usual { docker, own } => {
+                let seen = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                if seen().is_some_and(|at| at.elapsed() < TRUSTED) {
+                    return Some(docker);
+                }
+                if !docker.is_gone().await {
+                    *seen() = Some(Instant::now());
+                    return Some(docker);
+                }
+                own
+            }
             Place::Own(own) => own,
         };
         // One that was started by a broker which has gone is as good as our own.
@@ -179,10 +189,6 @@ fn endpoint(host: &str) -> Result<EngineEndpoint, RuntimeError> {
         ErrorKind::Unsupported => error.hint(FORWARD_A_SOCKET),
         _ => error,
     })
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 impl Service {
@@ -354,6 +360,8 @@ impl Runtime for Podman {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -368,6 +376,15 @@ mod tests {
         assert!(is_local("unix:///run/podman/podman.sock"));
         assert!(is_local("tcp://127.0.0.1:2375"));
         assert!(!is_local("tcp://192.0.2.7:2375"));
+    }
+
+    #[test]
+    fn an_endpoint_that_cannot_be_used_is_told_with_what_names_it() {
+        let variable = |name: &str| (name == "CONTAINER_HOST").then(|| "ssh://me@build".to_owned());
+        let Err(error) = Podman::find(None, &variable, Path::new("/nowhere")) else { panic!("it is found") };
+        assert_eq!(error.kind, ErrorKind::Unsupported);
+        assert_eq!(error.message, "CONTAINER_HOST: engines behind ssh cannot be used: `ssh://me@build`");
+        assert!(error.hint.unwrap().contains("/tmp/podman.sock:/run/podman/podman.sock"));
     }
 
     /// A session's directory with a service that listens, and a `podman` command that only leaves word that it was run.
@@ -414,29 +431,35 @@ mod tests {
     }
 
     /// A service that says where it keeps its containers, until it is ended.
-    struct Answering(PathBuf, tokio::task::JoinHandle<()>);
+    struct Answering {
+        path: PathBuf,
+        task: tokio::task::JoinHandle<()>,
+        /// On how many connections nothing was asked.
+        silent: Arc<AtomicUsize>,
+    }
 
     impl Answering {
         fn at(path: PathBuf, storage: &str) -> Self {
             let body = serde_json::json!({ "store": { "graphRoot": storage } }).to_string();
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
             let listener = tokio::net::UnixListener::bind(&path).unwrap();
-            let answering = tokio::spawn(async move {
+            let silent = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&silent);
+            let task = tokio::spawn(async move {
                 while let Ok((mut stream, _)) = listener.accept().await {
-                    // Whoever only looks whether it listens asks nothing.
-                    let asked = stream.read(&mut [0; 4096]).await.unwrap_or(0);
-                    if asked > 0 {
-                        stream.write_all(answer.as_bytes()).await.unwrap();
+                    match stream.read(&mut [0; 4096]).await.unwrap_or(0) {
+                        0 => drop(counted.fetch_add(1, Ordering::Relaxed)),
+                        _ => stream.write_all(answer.as_bytes()).await.unwrap(),
                     }
                 }
             });
-            Self(path, answering)
+            Self { path, task, silent }
         }
 
         async fn end(self) {
-            self.1.abort();
-            drop(self.1.await);
-            std::fs::remove_file(self.0).unwrap();
+            self.task.abort();
+            drop(self.task.await);
+            std::fs::remove_file(self.path).unwrap();
         }
     }
 
@@ -447,8 +470,13 @@ mod tests {
         let podman = place.find();
         let identity = async || podman.identity().await.unwrap().unwrap();
         let asked = async || podman.api().await.unwrap().endpoint().to_string();
-        assert_eq!(identity().await, "/store");
+        for _ in 0..3 {
+            assert_eq!(identity().await, "/store");
+        }
+        // Podman's service warns of these in its log; one was to find it.
+        assert_eq!(usual.silent.load(Ordering::Relaxed), 1);
         usual.end().await;
+        sleep(TRUSTED).await;
         assert!(podman.held_ports(false).await.unwrap().is_empty());
         assert!(!place.command_was_run(), "none is started only to ask for ports");
         let error = podman.engine().await.unwrap_err();
@@ -469,6 +497,7 @@ mod tests {
         let podman = place.find();
         podman.identity().await.unwrap();
         usual.end().await;
+        sleep(TRUSTED).await;
         let _own = Answering::at(place.own(), "/elsewhere");
         for _ in 0..2 {
             let error = podman.api().await.unwrap_err();
