@@ -97,9 +97,17 @@ fn no_engine_takes_the_place_of_one_that_is_named_and_cannot_be_used() {
     assert!(message.contains("DOCKER_HOST: engines behind ssh cannot be used"), "{error}");
     let hint = error["hint"].as_str().unwrap();
     assert!(hint.contains("ssh -nNT -L") && hint.contains("`--runtime`"), "{error}");
-    let told = host.run(&["doctor"]);
+    let told = host.run(&["--json", "doctor"]);
     assert_eq!(told.code, 1, "{told:#?}");
-    assert!(told.stdout.contains("docker is named and cannot be used"), "{told:#?}");
+    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    let checks = told["doctor"]["checks"].as_array().unwrap();
+    let check = |name: &str| checks.iter().find(|it| it["name"] == name).unwrap();
+    assert_eq!(
+        (&check("docker")["state"], &check("default")["state"]),
+        (&"warning".into(), &"failed".into())
+    );
+    let detail = check("default")["detail"].as_str().unwrap();
+    assert!(detail.contains("docker is named and cannot be used"), "{told}");
     host.ok(&["start", "dev", "--runtime", "podman", "--image", &image, "--", "sh", "-c", IDLE]);
 }
 
