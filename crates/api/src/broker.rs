@@ -60,6 +60,9 @@ pub struct RuntimeStatus {
     /// What would have to be done about that.
     #[serde(default)]
     pub hint: Option<String>,
+    /// Whether something names an endpoint for it that cannot be used. No other runtime is then taken by default that comes after it.
+    #[serde(default)]
+    pub misnamed: bool,
 }
 
 /// `{"broker": …}`

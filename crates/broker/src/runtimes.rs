@@ -2,6 +2,9 @@
 //!
 //! One that is not there when the broker starts may come later: an engine takes its time after the host has started. So what was not found
 //! is looked for again, whenever it is asked for.
+//!
+//! Where an agent names no runtime, the first engine that answers is taken. But whoever names an endpoint (`DOCKER_HOST`, a context) means
+//! that engine: where it cannot be used at all, no other one takes its place, in which nobody would look for the agent.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -28,7 +31,16 @@ enum Known {
     Here(Arc<dyn Runtime>, Locality),
     /// It does not answer, for this reason, and what does may come to be elsewhere than where this looks.
     Doubtful(Arc<dyn Runtime>, Locality, io::ErrorKind),
-    Unusable(String, Option<String>),
+    Unusable(Lack),
+}
+
+/// Why a runtime cannot be used.
+#[derive(Clone)]
+struct Lack {
+    reason: String,
+    hint: Option<String>,
+    /// Whether something names where it is, and that cannot be used. Else it is just not here.
+    is_misnamed: bool,
 }
 
 impl Known {
@@ -37,8 +49,20 @@ impl Known {
             Self::Here(runtime, locality) | Self::Doubtful(runtime, locality, _) => {
                 Some((runtime, *locality))
             }
-            Self::Unusable(..) => None,
+            Self::Unusable(_) => None,
         }
+    }
+
+    fn absent(reason: &str, hint: Option<&str>) -> Self {
+        let (reason, hint) = (reason.to_owned(), hint.map(str::to_owned));
+        Self::Unusable(Lack { reason, hint, is_misnamed: false })
+    }
+}
+
+impl From<RuntimeError> for Lack {
+    fn from(error: RuntimeError) -> Self {
+        let is_misnamed = matches!(error.kind, ErrorKind::Invalid | ErrorKind::Unsupported);
+        Self { reason: error.message, hint: error.hint, is_misnamed }
     }
 }
 
@@ -128,12 +152,9 @@ impl Runtimes {
     pub(crate) fn get(&self, name: &str) -> Result<Arc<dyn Runtime>, RuntimeError> {
         match self.known.get(name).map(Entry::known) {
             Some(Known::Here(runtime, _) | Known::Doubtful(runtime, _, _)) => Ok(runtime),
-            Some(Known::Unusable(reason, hint)) => {
-                let error = RuntimeError::new(ErrorKind::Unreachable, reason);
-                Err(match hint {
-                    Some(hint) => error.hint(hint),
-                    None => error,
-                })
+            // Whatever the reason, nothing is known of what runs there.
+            Some(Known::Unusable(Lack { reason, hint, .. })) => {
+                Err(RuntimeError { hint, ..RuntimeError::new(ErrorKind::Unreachable, reason) })
             }
             None => {
                 let names: Vec<&str> = self.known.keys().copied().collect();
@@ -164,8 +185,14 @@ impl Runtimes {
         match self.known.get(name).map(Entry::known) {
             Some(Known::Here(..)) => true,
             Some(Known::Doubtful(_, _, why)) => why != io::ErrorKind::PermissionDenied,
-            Some(Known::Unusable(..)) | None => false,
+            Some(Known::Unusable(_)) | None => false,
         }
+    }
+
+    /// Whether something names an endpoint for that runtime that cannot be used.
+    fn is_misnamed(&self, name: &str) -> bool {
+        let known = self.known.get(name).map(Entry::known);
+        matches!(known, Some(Known::Unusable(Lack { is_misnamed: true, .. })))
     }
 
     /// The names of all.
@@ -200,7 +227,7 @@ impl Runtimes {
             let message = format!("no answer after {} s", ANSWER.as_secs());
             Err(RuntimeError::new(ErrorKind::Unreachable, message))
         });
-        let name = name.to_owned();
+        let (misnamed, name) = (self.is_misnamed(name), name.to_owned());
         match answer {
             Ok((runtime, EngineInfo { version, endpoint })) => {
                 // That it does not say what its user may do is no reason to call it out of reach.
@@ -212,6 +239,7 @@ impl Runtimes {
                     endpoint: Some(endpoint),
                     detail: lacks.as_ref().map(ToString::to_string),
                     hint: lacks.and_then(|lacks| lacks.hint),
+                    misnamed,
                 }
             }
             Err(error) => RuntimeStatus {
@@ -221,17 +249,18 @@ impl Runtimes {
                 endpoint: None,
                 detail: Some(error.message),
                 hint: error.hint,
+                misnamed,
             },
         }
     }
 
     /// The runtime that an agent gets which names none, where the runtimes are so; none if it would get none.
     pub(crate) fn default_of(&self, statuses: &[RuntimeStatus]) -> Option<String> {
-        let answers = |name: &&RuntimeName| {
-            statuses.iter().any(|status| status.reachable && status.name == name.as_str())
-        };
         let candidates = self.preferred.as_ref().map_or(&BY_DEFAULT[..], std::slice::from_ref);
-        candidates.iter().find(answers).map(|name| name.as_str().to_owned())
+        let status = |name: &RuntimeName| statuses.iter().find(|status| status.name == name.as_str());
+        let decides = |status: &&RuntimeStatus| status.reachable || status.misnamed;
+        let decisive = candidates.iter().filter_map(status).find(decides)?;
+        decisive.reachable.then(|| decisive.name.clone())
     }
 
     /// The runtime that the settings name for such an agent.
@@ -240,6 +269,9 @@ impl Runtimes {
     }
 
     /// The runtime for an agent that names none: the one of the settings, else the first container engine that answers.
+    ///
+    /// # Errors
+    /// If none answers, or if an endpoint is named for one that cannot be used: no later one takes its place.
     pub(crate) async fn default(&self) -> Result<Arc<dyn Runtime>, RuntimeError> {
         if let Some(preferred) = self.preferred {
             return self.get(preferred.as_str());
@@ -251,6 +283,7 @@ impl Runtimes {
                     Ok(_) => return Ok(runtime),
                     Err(error) => reasons.push(format!("{name}: {error}")),
                 },
+                Err(error) if self.is_misnamed(name.as_str()) => return Err(not_in_its_place(name, error)),
                 Err(error) => reasons.push(format!("{name}: {error}")),
             }
         }
@@ -261,6 +294,18 @@ impl Runtimes {
     }
 }
 
+/// That an engine is named and cannot be used, and what to do.
+fn not_in_its_place(name: RuntimeName, error: RuntimeError) -> RuntimeError {
+    let message =
+        format!("{name} is named and cannot be used, so no other engine is taken by default: {error}");
+    let choose = "choose another engine with `--runtime` or `server.broker.default_runtime`";
+    let hint = match error.hint {
+        Some(hint) => format!("{hint}; or {choose}"),
+        None => choose.to_owned(),
+    };
+    RuntimeError { hint: Some(hint), message, ..error }
+}
+
 /// An entry of what `find` finds.
 fn entry(find: impl Fn() -> Known + Send + Sync + 'static) -> Entry {
     #[cfg(feature = "faults")]
@@ -269,7 +314,7 @@ fn entry(find: impl Fn() -> Known + Send + Sync + 'static) -> Entry {
         match find() {
             Known::Here(runtime, locality) => Known::Here(faulty(runtime), locality),
             Known::Doubtful(runtime, locality, why) => Known::Doubtful(faulty(runtime), locality, why),
-            unusable @ Known::Unusable(..) => unusable,
+            unusable @ Known::Unusable(_) => unusable,
         }
     };
     Entry::new(find)
@@ -310,7 +355,7 @@ fn docker(settings: &Settings) -> Known {
                 Some(why) => Known::Doubtful(docker, locality, why),
             }
         }
-        Err(error) => Known::Unusable(error.message, error.hint),
+        Err(error) => Known::Unusable(error.into()),
     }
 }
 
@@ -321,11 +366,11 @@ fn podman(settings: &Settings, home: &Home) -> Known {
             let locality = if podman.is_local() { Locality::Local } else { Locality::Remote };
             Known::Here(Arc::new(podman), locality)
         }
-        Ok(None) => Known::Unusable(
-            "podman is not here: no service listens, and there is no `podman` command".to_owned(),
-            Some("install Podman, or set `runtimes.podman.host` in the settings".to_owned()),
+        Ok(None) => Known::absent(
+            "podman is not here: no service listens, and there is no `podman` command",
+            Some("install Podman, or set `runtimes.podman.host` in the settings"),
         ),
-        Err(error) => Known::Unusable(error.message, error.hint),
+        Err(error) => Known::Unusable(error.into()),
     }
 }
 
@@ -333,9 +378,9 @@ fn apple_container() -> Known {
     let variable = |name: &str| env::var(name).ok();
     match AppleContainer::find(&variable) {
         Some(container) => Known::Here(Arc::new(container), Locality::Local),
-        None => Known::Unusable(
-            "Apple's container is not here: there is no `container` command".to_owned(),
-            Some("it needs macOS 26 on Apple silicon: https://github.com/apple/container".to_owned()),
+        None => Known::absent(
+            "Apple's container is not here: there is no `container` command",
+            Some("it needs macOS 26 on Apple silicon: https://github.com/apple/container"),
         ),
     }
 }
@@ -363,16 +408,16 @@ fn kubernetes(settings: &Settings) -> Known {
             let locality = if kubernetes.is_local() { Locality::Local } else { Locality::Remote };
             Known::Here(Arc::new(kubernetes), locality)
         }
-        None => Known::Unusable(
-            "no cluster is known: there is no kubeconfig".to_owned(),
-            Some("set KUBECONFIG, or make ~/.kube/config".to_owned()),
+        None => Known::absent(
+            "no cluster is known: there is no kubeconfig",
+            Some("set KUBECONFIG, or make ~/.kube/config"),
         ),
     }
 }
 
 #[cfg(not(feature = "kubernetes"))]
 fn kubernetes(_settings: &Settings) -> Known {
-    Known::Unusable("this `berthold` was built without Kubernetes".to_owned(), None)
+    Known::absent("this `berthold` was built without Kubernetes", None)
 }
 
 #[cfg(test)]
@@ -411,10 +456,92 @@ mod tests {
             settings.runtimes.podman.host = Some(host.to_owned());
             match podman(&settings, &home) {
                 Known::Here(_, locality) | Known::Doubtful(_, locality, _) => locality,
-                Known::Unusable(reason, _) => panic!("{reason}"),
+                Known::Unusable(lack) => panic!("{}", lack.reason),
             }
         };
         assert_eq!(locality("unix:///run/podman/podman.sock"), Locality::Local);
         assert_eq!(locality("tcp://192.0.2.7:8080"), Locality::Remote);
+    }
+
+    /// What the settings let through, the runtimes can use, and the other way round: what they cannot keeps the broker from starting.
+    #[test]
+    fn settings_take_the_endpoints_that_can_be_used() {
+        let takes = |text: &str| {
+            let environment = vec![("BERTHOLD_RUNTIMES_DOCKER_HOST".to_owned(), text.to_owned())];
+            settings::load(&settings::Sources { environment, ..settings::Sources::default() }).is_ok()
+        };
+        let usable = [
+            "unix:///var/run/docker.sock",
+            "/run/podman/podman.sock",
+            "tcp://127.0.0.1:2375",
+            "tcp://localhost",
+            "tcp://build_1.example:2375/",
+            "http://[::1]:99/",
+            "http://[::1]",
+        ];
+        let unusable = [
+            "docker.sock",
+            "unix://relative",
+            "unix://",
+            "tcp://",
+            "tcp://host:0",
+            "tcp://host:x",
+            "tcp://host:70000",
+            "tcp://a/b",
+            "tcp://me@host",
+            "tcp://[::1",
+            "tcp://[::1]2375",
+            "tcp://[host]:1",
+            "foo://x",
+            "ssh://me@host",
+            "https://host:2376",
+            "npipe:////./pipe/docker_engine",
+            "fd://",
+        ];
+        for (texts, is_usable) in [(&usable[..], true), (&unusable, false)] {
+            for text in texts {
+                assert_eq!(text.parse::<EngineEndpoint>().is_ok(), is_usable, "{text}");
+                assert_eq!(takes(text), is_usable, "{text}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_takes_the_place_of_what_is_named_and_cannot_be_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let docker_at = |host: &str| {
+            let mut settings = Settings::default();
+            settings.runtimes.docker.host = Some(host.to_owned());
+            entry(move || docker(&settings))
+        };
+        let answering = || {
+            let shim = ShimCommand { program: env::current_exe().unwrap(), arguments: Vec::new() };
+            let processes: Arc<dyn Runtime> = Arc::new(Processes::new(directory.path().into(), shim));
+            entry(move || Known::Here(Arc::clone(&processes), Locality::Local))
+        };
+        let check = async |entries: [(&'static str, Entry); 2]| {
+            let runtimes = Runtimes { known: BTreeMap::from(entries), preferred: None };
+            let chosen = runtimes.default().await.map(|runtime| runtime.name());
+            (chosen, runtimes.default_of(&runtimes.statuses().await))
+        };
+        let (chosen, told) = check([("docker", docker_at("ssh://me@build")), ("podman", answering())]).await;
+        let error = chosen.unwrap_err();
+        assert_eq!((error.kind.clone(), told), (ErrorKind::Unreachable, None));
+        assert_eq!(
+            error.message,
+            "docker is named and cannot be used, so no other engine is taken by default: engines behind ssh cannot be used: \
+             `ssh://me@build`"
+        );
+        let hint = error.hint.unwrap();
+        assert!(hint.starts_with("forward the engine's socket") && hint.contains("`--runtime`"), "{hint}");
+        // What answers before it is not in its place.
+        let (chosen, told) = check([("docker", answering()), ("podman", docker_at("ssh://me@build"))]).await;
+        assert_eq!((chosen.unwrap(), told.as_deref()), ("process", Some("docker")));
+        // One that is only down may be passed over, or one that is not there at all.
+        let absent = entry(|| Known::Unusable(RuntimeError::new(ErrorKind::Unreachable, "no socket").into()));
+        let (chosen, told) = check([("docker", absent), ("podman", answering())]).await;
+        assert_eq!((chosen.unwrap(), told.as_deref()), ("process", Some("podman")));
+        let (chosen, told) = check([("docker", docker_at("/nowhere")), ("podman", answering())]).await;
+        assert_eq!((chosen.unwrap(), told.as_deref()), ("process", Some("podman")));
     }
 }

@@ -5,24 +5,35 @@
 //! by [`Runtime::close`]. Should the broker be killed, the service ends by itself once no one has asked it anything for a while,
 //! and until then the next broker uses it. The containers do not depend on it.
 //!
+//! A service that listened and ends, as one that was started by hand does once no one asks it anything, is replaced by one of the
+//! broker's own until it listens again: both are the Podman of one user, with the same containers. Nothing takes the place of a
+//! service that was named, nor of another user's, which is that user's Podman: for anyone but root, `/run/podman/podman.sock`.
+//! Whose a service is, the owner of its socket tells. Should the service and the command keep their containers in different places
+//! all the same, because they read different configurations, the one that was asked first is out of reach while the other answers.
+//!
 //! # Limits
 //!
 //! - A start that fails because a port is held may leave that port bound by the service until the service ends (seen with
 //!   Podman 4.3). The port is then blocked, as any that someone else holds.
+//! - A socket of one's own that leads to another host, at the place where one's own service usually listens, is taken for that service:
+//!   such a socket is named, and then nothing takes its place.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::child;
+use crate::docker::endpoint::named_by;
 use crate::docker::{Docker, EngineEndpoint};
 use crate::{
     Attached, Created, EngineInfo, ErrorKind, ExecRequest, HeldPort, LogRequest, LogStream, Observed,
@@ -30,10 +41,14 @@ use crate::{
 };
 
 const NAME: &str = "podman";
+const FORWARD_A_SOCKET: &str =
+    "forward its socket (`ssh -nNT -L /tmp/podman.sock:/run/podman/podman.sock HOST`) and name that";
 /// For how long, in seconds, a service that no one asks goes on. One that has ended is started again when it is needed.
 const IDLE: &str = "60";
 /// How long a service may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a service that was seen is not looked for again.
+const TRUSTED: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a service has to end when it is asked to.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -43,21 +58,35 @@ pub struct Podman {
     place: Place,
     /// The lock is held while a service is being started, so that there is only one.
     service: Mutex<Service>,
+    /// When the service that listened by itself was last seen to do so.
+    seen: std::sync::Mutex<Option<Instant>>,
 }
 
-/// The service that was started here.
+enum Place {
+    /// A service that was named, or that is another user's: nothing takes its place.
+    There(Docker),
+    /// A service of this user that listened by itself, and what is there when it no longer does.
+    Usual { docker: Docker, own: Own },
+    /// None listened.
+    Own(Own),
+}
+
+/// The command, and the socket for a service of our own.
+struct Own {
+    program: PathBuf,
+    socket: PathBuf,
+    docker: Docker,
+}
+
+/// The service that was started here, and which one was asked last.
 #[derive(Default)]
 struct Service {
     child: Option<Child>,
     /// Whether no more is to be started.
     closed: bool,
-}
-
-enum Place {
-    /// A service that listens already, or was named.
-    Listening(Docker),
-    /// The command, and the socket for a service of our own.
-    Own { program: PathBuf, socket: PathBuf, docker: Docker },
+    asked: Option<EngineEndpoint>,
+    /// Which Podman answers there, once it has told.
+    identity: Option<String>,
 }
 
 impl Podman {
@@ -72,51 +101,105 @@ impl Podman {
         own_socket: &Path,
     ) -> Result<Option<Self>, RuntimeError> {
         let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
-        if let Some(host) = settings_host.map(str::to_owned).or_else(|| variable("CONTAINER_HOST")) {
-            return Ok(Some(Self::at(Place::Listening(Docker::connect(NAME, &host.parse()?)?))));
-        }
-        let own =
-            variable("XDG_RUNTIME_DIR").map(|directory| Path::new(&directory).join("podman/podman.sock"));
-        let usual = own.into_iter().chain([PathBuf::from("/run/podman/podman.sock")]);
-        let listens = |path: &PathBuf| std::os::unix::net::UnixStream::connect(path).is_ok();
-        if let Some(path) = usual.into_iter().find(listens) {
-            return Ok(Some(Self::at(Place::Listening(Docker::connect(NAME, &EngineEndpoint::unix(path))?))));
-        }
-        let Some(program) = variable("PATH").and_then(|path| child::program(NAME, &path)) else {
-            return Ok(None);
+        let named = match (settings_host, variable("CONTAINER_HOST")) {
+            (Some(host), _) => Some(endpoint(host)?),
+            (None, Some(host)) => Some(endpoint(&host).map_err(|error| named_by("CONTAINER_HOST", error))?),
+            (None, None) => None,
         };
-        let docker = Docker::connect(NAME, &EngineEndpoint::unix(own_socket))?;
-        Ok(Some(Self::at(Place::Own { program, socket: own_socket.to_owned(), docker })))
+        if let Some(named) = named {
+            return Ok(Some(Self::at(Place::There(Docker::connect(NAME, &named)?))));
+        }
+        let own = match variable("PATH").and_then(|path| child::program(NAME, &path)) {
+            Some(program) => {
+                let docker = Docker::connect(NAME, &EngineEndpoint::unix(own_socket))?;
+                Some(Own { program, socket: own_socket.to_owned(), docker })
+            }
+            None => None,
+        };
+        let in_session =
+            variable("XDG_RUNTIME_DIR").map(|directory| Path::new(&directory).join("podman/podman.sock"));
+        let usual = in_session.into_iter().chain([PathBuf::from("/run/podman/podman.sock")]);
+        let listens = |path: &PathBuf| std::os::unix::net::UnixStream::connect(path).is_ok();
+        let Some(path) = usual.into_iter().find(listens) else {
+            return Ok(own.map(|own| Self::at(Place::Own(own))));
+        };
+        let docker = Docker::connect(NAME, &EngineEndpoint::unix(&path))?;
+        let is_ours = path.metadata().is_ok_and(|socket| socket.uid() == geteuid().as_raw());
+        Ok(Some(Self::at(match own.filter(|_| is_ours) {
+            Some(own) => Place::Usual { docker, own },
+            None => Place::There(docker),
+        })))
     }
 
     fn at(place: Place) -> Self {
-        Self { place, service: Mutex::new(Service::default()) }
+        Self { place, service: Mutex::new(Service::default()), seen: std::sync::Mutex::default() }
     }
 
     /// Whether it runs on this machine, so that the ports that it publishes are this machine's.
     pub fn is_local(&self) -> bool {
         match &self.place {
-            Place::Listening(docker) => docker.is_local(),
-            Place::Own { .. } => true,
+            Place::There(docker) => docker.is_local(),
+            Place::Usual { .. } | Place::Own(_) => true,
         }
     }
 
     /// The API, behind which a service listens by now.
     async fn api(&self) -> Result<&Docker, RuntimeError> {
-        let (program, socket, docker) = match &self.place {
-            Place::Listening(docker) => return Ok(docker),
-            Place::Own { program, socket, docker } => (program, socket, docker),
+        let own = match &self.place {
+            Place::There(docker) => return Ok(docker),
+            Place::Usual { own, .. } | Place::Own(own) => own,
         };
         let mut service = self.service.lock().await;
+        let docker = match self.listening().await {
+            Some(docker) => docker,
+            None => {
+                service.start(own).await?;
+                &own.docker
+            }
+        };
+        service.check_same(docker).await?;
+        Ok(docker)
+    }
+
+    /// Where a service listens now. That a named one does is taken for granted.
+    async fn listening(&self) -> Option<&Docker> {
+        let own = match &self.place {
+            Place::There(docker) => return Some(docker),
+            Place::Usual { docker, own } => {
+                let seen = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                if seen().is_some_and(|at| at.elapsed() < TRUSTED) {
+                    return Some(docker);
+                }
+                if !docker.is_gone().await {
+                    *seen() = Some(Instant::now());
+                    return Some(docker);
+                }
+                own
+            }
+            Place::Own(own) => own,
+        };
         // One that was started by a broker which has gone is as good as our own.
-        if UnixStream::connect(socket).await.is_ok() {
-            return Ok(docker);
-        }
+        UnixStream::connect(&own.socket).await.is_ok().then_some(&own.docker)
+    }
+}
+
+/// What a text names.
+fn endpoint(host: &str) -> Result<EngineEndpoint, RuntimeError> {
+    host.parse().map_err(|error: RuntimeError| match error.kind {
+        ErrorKind::Unsupported => error.hint(FORWARD_A_SOCKET),
+        _ => error,
+    })
+}
+
+impl Service {
+    /// Starts a service, which listens when this returns.
+    async fn start(&mut self, own: &Own) -> Result<(), RuntimeError> {
+        let Own { program, socket, .. } = own;
         let failed = |message: String| {
             RuntimeError::new(ErrorKind::Unreachable, message)
                 .hint("see what `podman info` says, or name a service that listens in runtimes.podman.host")
         };
-        if service.closed {
+        if self.closed {
             let message = "podman's service is not started any more: the broker is ending";
             return Err(RuntimeError::new(ErrorKind::Unreachable, message));
         }
@@ -129,7 +212,7 @@ impl Podman {
         command.process_group(0).kill_on_drop(true);
         let spawned = command.spawn();
         let child =
-            service.child.insert(spawned.map_err(|error| failed(format!("podman cannot be run: {error}")))?);
+            self.child.insert(spawned.map_err(|error| failed(format!("podman cannot be run: {error}")))?);
         let deadline = Instant::now() + PATIENCE;
         while UnixStream::connect(socket).await.is_err() {
             if let Ok(Some(status)) = child.try_wait() {
@@ -143,7 +226,34 @@ impl Podman {
             }
             sleep(PAUSE).await;
         }
-        Ok(docker)
+        Ok(())
+    }
+
+    /// Sees to it that who is asked now is the Podman that was asked before.
+    ///
+    /// # Errors
+    /// That this is another one, and the other out of reach.
+    async fn check_same(&mut self, docker: &Docker) -> Result<(), RuntimeError> {
+        if self.asked.as_ref() == Some(docker.endpoint()) {
+            return Ok(());
+        }
+        if let (Some(asked), Some(known)) = (&self.asked, &self.identity) {
+            let told = docker.identity().await?;
+            if let Some(other) = told.filter(|told| told != known) {
+                let message = format!(
+                    "podman at {} is not the one that was asked before, at {asked}: it keeps its containers in {other}, not in \
+                     {known}",
+                    docker.endpoint()
+                );
+                return Err(RuntimeError::new(ErrorKind::Unreachable, message).hint(
+                    "start the service again, give both the same configuration, or name the one that is meant in \
+                     runtimes.podman.host",
+                ));
+            }
+            tracing::info!(before = %asked, now = %docker.endpoint(), "podman is asked at another socket of the same user");
+        }
+        self.asked = Some(docker.endpoint().clone());
+        Ok(())
     }
 }
 
@@ -162,7 +272,11 @@ impl Runtime for Podman {
     }
 
     async fn identity(&self) -> Result<Option<String>, RuntimeError> {
-        self.api().await?.identity().await
+        let identity = self.api().await?.identity().await?;
+        if identity.is_some() {
+            self.service.lock().await.identity.clone_from(&identity);
+        }
+        Ok(identity)
     }
 
     async fn prepare_image(&self, image: &str, progress: &dyn Progress) -> Result<(), RuntimeError> {
@@ -178,7 +292,10 @@ impl Runtime for Podman {
     }
 
     async fn close(&self) {
-        let Place::Own { socket, .. } = &self.place else { return };
+        let socket = match &self.place {
+            Place::There(_) => return,
+            Place::Usual { own, .. } | Place::Own(own) => &own.socket,
+        };
         let mut service = self.service.lock().await;
         service.closed = true;
         let Some(mut child) = service.child.take() else { return };
@@ -197,9 +314,7 @@ impl Runtime for Podman {
 
     /// A service is not started for that: what Podman publishes has a socket.
     async fn held_ports(&self, only_here: bool) -> Result<Vec<HeldPort>, RuntimeError> {
-        if let Place::Own { socket, .. } = &self.place
-            && UnixStream::connect(socket).await.is_err()
-        {
+        if self.listening().await.is_none() {
             return Ok(Vec::new());
         }
         self.api().await?.held_ports(only_here).await
@@ -244,6 +359,12 @@ impl Runtime for Podman {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[tokio::test]
@@ -255,5 +376,151 @@ mod tests {
         assert!(is_local("unix:///run/podman/podman.sock"));
         assert!(is_local("tcp://127.0.0.1:2375"));
         assert!(!is_local("tcp://192.0.2.7:2375"));
+    }
+
+    #[test]
+    fn an_endpoint_that_cannot_be_used_is_told_with_what_names_it() {
+        let variable = |name: &str| (name == "CONTAINER_HOST").then(|| "ssh://me@build".to_owned());
+        let Err(error) = Podman::find(None, &variable, Path::new("/nowhere")) else { panic!("it is found") };
+        assert_eq!(error.kind, ErrorKind::Unsupported);
+        assert_eq!(error.message, "CONTAINER_HOST: engines behind ssh cannot be used: `ssh://me@build`");
+        assert!(error.hint.unwrap().contains("/tmp/podman.sock:/run/podman/podman.sock"));
+    }
+
+    /// A session's directory with a service that listens, and a `podman` command that only leaves word that it was run.
+    struct Place {
+        directory: tempfile::TempDir,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let place = Self { directory };
+            let program = place.path("commands/podman");
+            std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+            std::fs::create_dir_all(place.usual().parent().unwrap()).unwrap();
+            std::fs::write(&program, format!("#!/bin/sh\necho > {}\n", place.path("run").display())).unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+            place
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.directory.path().join(name)
+        }
+
+        fn usual(&self) -> PathBuf {
+            self.path("session/podman/podman.sock")
+        }
+
+        fn own(&self) -> PathBuf {
+            self.path("own.sock")
+        }
+
+        fn find(&self) -> Podman {
+            let variable = |name: &str| match name {
+                "XDG_RUNTIME_DIR" => Some(self.path("session").display().to_string()),
+                "PATH" => Some(self.path("commands").display().to_string()),
+                _ => None,
+            };
+            Podman::find(None, &variable, &self.own()).unwrap().unwrap()
+        }
+
+        fn command_was_run(&self) -> bool {
+            self.path("run").exists()
+        }
+    }
+
+    /// A service that says where it keeps its containers, until it is ended.
+    struct Answering {
+        path: PathBuf,
+        task: tokio::task::JoinHandle<()>,
+        /// On how many connections nothing was asked.
+        silent: Arc<AtomicUsize>,
+    }
+
+    impl Answering {
+        fn at(path: PathBuf, storage: &str) -> Self {
+            let body = serde_json::json!({ "store": { "graphRoot": storage } }).to_string();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            let listener = tokio::net::UnixListener::bind(&path).unwrap();
+            let silent = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&silent);
+            let task = tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    match stream.read(&mut [0; 4096]).await.unwrap_or(0) {
+                        0 => drop(counted.fetch_add(1, Ordering::Relaxed)),
+                        _ => stream.write_all(answer.as_bytes()).await.unwrap(),
+                    }
+                }
+            });
+            Self { path, task, silent }
+        }
+
+        async fn end(self) {
+            self.task.abort();
+            drop(self.task.await);
+            std::fs::remove_file(self.path).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_that_listened_and_ended_is_replaced_by_one_of_ones_own_until_it_is_back() {
+        let place = Place::new();
+        let usual = Answering::at(place.usual(), "/store");
+        let podman = place.find();
+        let identity = async || podman.identity().await.unwrap().unwrap();
+        let asked = async || podman.api().await.unwrap().endpoint().to_string();
+        for _ in 0..3 {
+            assert_eq!(identity().await, "/store");
+        }
+        // Podman's service warns of these in its log; one was to find it.
+        assert_eq!(usual.silent.load(Ordering::Relaxed), 1);
+        usual.end().await;
+        sleep(TRUSTED).await;
+        assert!(podman.held_ports(false).await.unwrap().is_empty());
+        assert!(!place.command_was_run(), "none is started only to ask for ports");
+        let error = podman.engine().await.unwrap_err();
+        assert!(error.message.starts_with("`podman system service` has ended"), "{error}");
+        assert!(place.command_was_run());
+        let _own = Answering::at(place.own(), "/store");
+        assert_eq!(asked().await, format!("unix://{}", place.own().display()));
+        assert_eq!(identity().await, "/store");
+        let _back = Answering::at(place.usual(), "/store");
+        assert_eq!(asked().await, format!("unix://{}", place.usual().display()));
+    }
+
+    /// Else a start would go where nobody looks for it, and what runs on the other would look gone.
+    #[tokio::test]
+    async fn what_keeps_its_containers_elsewhere_takes_no_one_s_place() {
+        let place = Place::new();
+        let usual = Answering::at(place.usual(), "/store");
+        let podman = place.find();
+        podman.identity().await.unwrap();
+        usual.end().await;
+        sleep(TRUSTED).await;
+        let _own = Answering::at(place.own(), "/elsewhere");
+        for _ in 0..2 {
+            let error = podman.api().await.unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Unreachable);
+            assert!(error.message.ends_with("in /elsewhere, not in /store"), "{error}");
+        }
+        let _back = Answering::at(place.usual(), "/store");
+        assert_eq!(podman.identity().await.unwrap().unwrap(), "/store");
+    }
+
+    #[tokio::test]
+    async fn nothing_takes_the_place_of_another_user_s_podman() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let place = Place::new();
+        let theirs = Answering::at(place.usual(), "/store");
+        std::os::unix::fs::chown(place.usual(), Some(65534), None).unwrap();
+        let podman = place.find();
+        theirs.end().await;
+        let _own = Answering::at(place.own(), "/store");
+        let error = podman.engine().await.unwrap_err();
+        assert!(error.message.contains("session/podman/podman.sock"), "{error}");
+        assert!(!place.command_was_run());
     }
 }

@@ -8,12 +8,13 @@
 //! | `tree` | what was written, with the place of each value |
 //! | `shape` | the table of all keys, and the JSON Schema |
 //! | `keys` | keys that there are not, and what was meant |
-//! | `read`, `port_pool` | from tree to settings: checks and defaults |
+//! | `read`, `endpoint`, `port_pool` | from tree to settings: checks and defaults |
 //! | `field` | what stands under one key |
 //! | `show` | settings written out again |
 //!
 //! Nothing is passed over silently: a key that there is not, or a value that cannot be honoured, is an error.
 
+mod endpoint;
 mod error;
 mod field;
 mod keys;

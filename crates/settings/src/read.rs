@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use pool::{Name, environment};
 
+use crate::endpoint::engine;
 use crate::field::{Block, Field, Result};
 use crate::keys::{self, nearest};
 use crate::model::{
-    Broker, Engine, Expose, Kubernetes, Listen, PreviewHost, RuntimeName, Runtimes, Server, Settings,
-    Template, Tls,
+    Broker, Expose, Kubernetes, Listen, PreviewHost, RuntimeName, Runtimes, Server, Settings, Template, Tls,
 };
 use crate::port_pool::port_pool;
 use crate::tree::{Node, Place};
@@ -31,8 +31,8 @@ pub(crate) fn settings(root: &Node) -> Result<Settings> {
     Ok(Settings {
         server: Server { broker: broker(&root.block("server")?.block("broker")?)? },
         runtimes: Runtimes {
-            docker: engine(&runtimes.block("docker")?)?,
-            podman: engine(&runtimes.block("podman")?)?,
+            docker: engine(&runtimes.block("docker")?, "/tmp/docker.sock:/var/run/docker.sock")?,
+            podman: engine(&runtimes.block("podman")?, "/tmp/podman.sock:/run/podman/podman.sock")?,
             kubernetes: kubernetes(&runtimes.block("kubernetes")?)?,
         },
         templates,
@@ -145,17 +145,6 @@ pub(crate) fn check_variable(name: &str, key: &Place, field: &Field<'_>) -> Resu
         return Err(field.wrong_key(key, "is not a name of a variable", hint));
     }
     Ok(())
-}
-
-fn engine(block: &Block<'_>) -> Result<Engine> {
-    let field = block.get("host");
-    let Some(host) = field.scalar()? else { return Ok(Engine::default()) };
-    let schemes = ["unix://", "tcp://", "http://", "https://", "ssh://", "npipe://", "/"];
-    if !schemes.iter().any(|scheme| host.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty())) {
-        let hint = "write unix:///PATH, tcp://HOST:PORT, or the absolute path of a socket";
-        return Err(field.wrong(&format!("is `{host}`, which is no endpoint of an engine"), Some(hint)));
-    }
-    Ok(Engine { host: Some(host) })
 }
 
 fn kubernetes(block: &Block<'_>) -> Result<Kubernetes> {

@@ -154,6 +154,7 @@ mod tests {
             endpoint: None,
             detail: None,
             hint: None,
+            misnamed: false,
         }
     }
 

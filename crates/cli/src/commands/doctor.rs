@@ -173,19 +173,27 @@ fn found(broker: &Broker, pool: &Pool) -> Vec<Check> {
             }
             false => {
                 let detail = runtime.detail.clone().unwrap_or_else(|| "it does not answer".to_owned());
-                Check { hint: runtime.hint.clone(), ..Check::new(&runtime.name, State::Absent, detail) }
+                let state = if runtime.misnamed { State::Warning } else { State::Absent };
+                Check { hint: runtime.hint.clone(), ..Check::new(&runtime.name, state, detail) }
             }
         });
     }
     if broker.default_runtime.is_none() {
         let hint = "name one with `--runtime`, such as `--runtime process`, or start one of those above";
-        checks.push(match &broker.preferred_runtime {
-            Some(name) => {
+        let misnamed = broker.runtimes.iter().find(|runtime| runtime.misnamed);
+        checks.push(match (&broker.preferred_runtime, misnamed) {
+            (None, Some(runtime)) => {
+                let name = &runtime.name;
+                let detail = format!("{name} is named and cannot be used, so no other engine is taken");
+                Check::new("default", State::Failed, detail)
+                    .hint(format!("see {name} above, or name another runtime with `--runtime` or in `server.broker.default_runtime`"))
+            }
+            (Some(name), _) => {
                 let detail = format!("`server.broker.default_runtime` is {name}, which does not answer");
                 Check::new("default", State::Failed, detail)
                     .hint(format!("see {name} above, or name another runtime in the settings"))
             }
-            None => Check::new("default", State::Warning, "no container engine answers").hint(hint),
+            (None, None) => Check::new("default", State::Warning, "no container engine answers").hint(hint),
         });
     }
     checks

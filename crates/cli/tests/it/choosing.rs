@@ -81,6 +81,37 @@ fn where_no_engine_answers_each_is_told_of_and_what_could_be_done() {
     assert_eq!(host.leased(), []);
 }
 
+/// Whoever names an endpoint means that engine: another one is where nobody looks for the agent.
+#[test]
+fn no_engine_takes_the_place_of_one_that_is_named_and_cannot_be_used() {
+    if !engine_is_here("podman") {
+        eprintln!("Podman is not here: not tested");
+        return;
+    }
+    let mut host = Host::with_pool(4);
+    host.serve_with(&[("DOCKER_HOST", "ssh://me@build.example")]);
+    assert_eq!(host.json(&["broker", "status"])["broker"]["default_runtime"], Value::Null);
+    let image = image();
+    let error = host.error(6, &["start", "dev", "--image", &image, "--", "sh", "-c", IDLE]);
+    assert_eq!(error["code"], "runtime_unreachable");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("DOCKER_HOST: engines behind ssh cannot be used"), "{error}");
+    let hint = error["hint"].as_str().unwrap();
+    assert!(hint.contains("ssh -nNT -L") && hint.contains("`--runtime`"), "{error}");
+    let told = host.run(&["--json", "doctor"]);
+    assert_eq!(told.code, 1, "{told:#?}");
+    let told: Value = serde_json::from_str(&told.stdout).unwrap();
+    let checks = told["doctor"]["checks"].as_array().unwrap();
+    let check = |name: &str| checks.iter().find(|it| it["name"] == name).unwrap();
+    assert_eq!(
+        (&check("docker")["state"], &check("default")["state"]),
+        (&"warning".into(), &"failed".into())
+    );
+    let detail = check("default")["detail"].as_str().unwrap();
+    assert!(detail.contains("docker is named and cannot be used"), "{told}");
+    host.ok(&["start", "dev", "--runtime", "podman", "--image", &image, "--", "sh", "-c", IDLE]);
+}
+
 /// What was found, where, and in which version, as the engines' own commands tell it.
 #[test]
 fn the_doctor_tells_where_each_engine_is_and_its_version() {
@@ -106,4 +137,42 @@ fn the_doctor_tells_where_each_engine_is_and_its_version() {
     assert!(podman.contains(told.trim()) && podman.contains("podman.sock"), "{podman}");
     let container = detail("container");
     assert!(container.contains("1.2.0") && container.contains("fakes/container"), "{container}");
+}
+
+/// What was looked for and is not here, and what would have to be done for each.
+#[test]
+fn the_doctor_tells_what_would_have_to_be_done_for_what_is_not_here() {
+    let mut host = Host::with_pool(4).with_kubeconfig("");
+    let (home, dead) = (host.path("nothing"), host.path("dead.sock"));
+    drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
+    let (home, dead) = (home.to_str().unwrap(), format!("unix://{}", dead.display()));
+    // Neither commands nor sockets are found, but Docker's, where none listens any more.
+    host.serve_with(&[
+        ("PATH", "/nowhere"),
+        ("HOME", home),
+        ("XDG_RUNTIME_DIR", home),
+        ("DOCKER_HOST", &dead),
+    ]);
+    let told = host.json(&["doctor"])["doctor"].clone();
+    assert_eq!(told["healthy"], true, "what is not here is not wrong: {told}");
+    let check = |name: &str| {
+        let check = told["checks"].as_array().unwrap().iter().find(|it| it["name"] == name).unwrap();
+        (check["state"].as_str().unwrap(), check["detail"].as_str().unwrap(), check["hint"].as_str().unwrap())
+    };
+    for (name, expected, to_do) in [
+        ("docker", "nothing listens at", "start it (`sudo systemctl start docker`, or Docker Desktop)"),
+        ("podman", "there is no `podman` command", "install Podman"),
+        ("container", "there is no `container` command", "macOS 26"),
+        ("kubernetes", "there is no kubeconfig", "set KUBECONFIG, or make ~/.kube/config"),
+    ] {
+        let (state, detail, hint) = check(name);
+        assert_eq!(state, "absent", "{told}");
+        assert!(detail.contains(expected) && hint.contains(to_do), "{name}: {detail}; {hint}");
+    }
+    let (state, detail, hint) = check("default");
+    assert_eq!((state, detail), ("warning", "no container engine answers"));
+    assert!(hint.contains("`--runtime process`"), "{hint}");
+    // A person reads the same.
+    let shown = host.ok(&["doctor"]);
+    assert!(shown.contains("→ install Podman") && shown.contains("→ set KUBECONFIG"), "{shown}");
 }

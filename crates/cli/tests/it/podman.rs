@@ -1,6 +1,7 @@
 //! What is particular to Podman: its service, which the broker runs itself where none listens.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command};
 use std::time::Duration;
 
@@ -30,9 +31,16 @@ fn the_broker_s_own_service_is_started_again_and_ends_with_it() {
     let mut arguments = idle_agent("dev", &image);
     arguments[3] = "podman";
     host.ok(&arguments);
-    let [service] = services(&host)[..] else {
-        eprintln!("a service of Podman listens already, so the broker has none of its own: not tested");
+    let usual = std::env::var("XDG_RUNTIME_DIR").map(|directory| format!("{directory}/podman/podman.sock"));
+    let mut usual = usual.into_iter().chain(["/run/podman/podman.sock".to_owned()]);
+    if let Some(socket) = usual.find(|socket| UnixStream::connect(socket).is_ok()) {
+        eprintln!(
+            "a service of Podman listens already at {socket}, so the broker has none of its own: not tested"
+        );
         return;
+    }
+    let [service] = services(&host)[..] else {
+        panic!("the broker has one service of its own, not these: {:?}", services(&host))
     };
     let pid = rustix::process::Pid::from_raw(service).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -53,6 +61,19 @@ fn the_broker_s_own_service_is_started_again_and_ends_with_it() {
 }
 
 struct Service(Child);
+
+impl Service {
+    /// One that a person has started where a session's usually listens.
+    fn in_session(run: &str) -> Self {
+        fs::create_dir_all(format!("{run}/podman")).unwrap();
+        let socket = format!("{run}/podman/podman.sock");
+        let mut command = Command::new("podman");
+        let service = command.args(["system", "service", "--time=0", &format!("unix://{socket}")]).spawn();
+        let service = Self(service.unwrap());
+        eventually("it listens", || UnixStream::connect(&socket).is_ok());
+        service
+    }
+}
 
 impl Drop for Service {
     fn drop(&mut self) {
@@ -83,11 +104,42 @@ fn an_engine_that_comes_after_the_broker_is_found() {
     let told = || host.json(&["broker", "status"])["broker"]["warnings"].to_string();
     eventually_or("it is told", || told().contains("podman does not answer"), || host.broker_log());
     assert_eq!((host.leased(), host.agent("dev")["state"].clone()), (leased, "running".into()));
-    fs::create_dir(format!("{run}/podman")).unwrap();
-    let socket = format!("unix://{run}/podman/podman.sock");
-    let service = Command::new("podman").args(["system", "service", "--time=0", &socket]).spawn().unwrap();
-    let _service = Service(service);
+    let _service = Service::in_session(&run);
     // The lease must have an age before anything can end it.
     eventually_or("its end is seen", || host.agent("dev")["state"] == "exited", || host.broker_log());
     assert_eq!((host.leased(), told()), (vec![], "[]".to_owned()));
+}
+
+/// P4: a service that someone else runs may end at any time. What it ran is seen by the broker's own in its place, and what ends is.
+#[test]
+fn a_service_that_ends_is_replaced_by_the_broker_s_own() {
+    if !engine_is_here("podman") {
+        eprintln!("Podman is not here: not tested");
+        return;
+    }
+    let directory = tempfile::tempdir_in("/tmp").unwrap();
+    let run = directory.path().display().to_string();
+    let service = Service::in_session(&run);
+    let mut host = Host::looking_every("500ms", 4);
+    host.serve_with(&[("XDG_RUNTIME_DIR", &run)]);
+    let image = image();
+    for name in ["dev", "gone"] {
+        let mut arguments = idle_agent(name, &image);
+        arguments[3] = "podman";
+        host.ok(&arguments);
+    }
+    assert_eq!(services(&host), Vec::<i32>::new(), "the one that listens is used");
+    let agent = host.agent("dev");
+    drop(service);
+    engine_command("podman", &["rm", "-f", "-t", "0", &host.container("gone")]);
+    eventually_or("an end is seen", || host.agent("gone")["state"] == "exited", || host.broker_log());
+    assert_eq!(services(&host).len(), 1);
+    assert_eq!(host.agent("dev"), agent);
+    assert_eq!(host.ok(&["exec", "dev", "--", "echo", "hi"]), "hi\n");
+    assert_eq!(host.json(&["broker", "status"])["broker"]["warnings"].to_string(), "[]");
+    let _back = Service::in_session(&run);
+    host.ok(&["stop", "dev", "-t", "0s"]);
+    assert_eq!(host.leased(), []);
+    host.stop_broker();
+    assert_eq!(services(&host), Vec::<i32>::new());
 }

@@ -11,16 +11,29 @@ use crate::{Console, ErrorKind, ExecRequest, LogRequest, Network, Publish, Runti
 /// What to do in place of attaching, for which `container` 1.2 has no command.
 pub(super) const NO_CONSOLE: &str = "leave out `-i` and `-t`; `berthold logs -f NAME` follows what it writes, `berthold exec -it NAME -- sh` has a terminal";
 
-/// How many ports a container can publish, from the source of `container` 1.2.
+/// How long a name can be, from the source of `container` 1.2.
+const LONGEST_NAME: usize = 63;
+
+/// How many ports a container can publish, from that source too.
 const MOST_PORTS: usize = 64;
 
 /// `container create` for `spec`.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`] for what `container` cannot do, [`ErrorKind::Invalid`] for a volume that has a colon in it.
+/// [`ErrorKind::Unsupported`] for what `container` cannot do, [`ErrorKind::Invalid`] for a name that is too long, or a volume that has a
+/// colon in it.
 pub(super) fn create(spec: &Spec) -> Result<Vec<String>, RuntimeError> {
     let image =
         spec.image.clone().ok_or_else(|| RuntimeError::new(ErrorKind::Invalid, "an image is needed"))?;
+    if spec.name.len() > LONGEST_NAME {
+        let message = format!(
+            "`{}` has {} characters, and Apple's container wants names of at most {LONGEST_NAME}",
+            spec.name,
+            spec.name.len()
+        );
+        let hint = "choose a shorter name or project; a project other than `default` is part of the name";
+        return Err(RuntimeError::new(ErrorKind::Invalid, message).hint(hint));
+    }
     let mut line = Line::of(&["create", "--name", &spec.name]);
     for (name, value) in &spec.env {
         line.option("--env", format!("{name}={value}"));
@@ -215,6 +228,18 @@ mod tests {
         assert_eq!(create(&many).unwrap_err().kind, ErrorKind::Unsupported);
         let volume = Volume { source: "/a:b".to_owned(), target: "/c".to_owned(), read_only: false };
         assert_eq!(create(&Spec { volumes: vec![volume], ..spec() }).unwrap_err().kind, ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn names_that_are_too_long_are_refused_before_the_command_is_called() {
+        let named = |length: usize| create(&Spec { name: "a".repeat(length), ..spec() });
+        assert!(named(63).is_ok());
+        let error = named(64).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Invalid);
+        assert!(
+            error.message.ends_with("has 64 characters, and Apple's container wants names of at most 63")
+        );
+        assert!(error.hint.unwrap().starts_with("choose a shorter name or project"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The runtime: containers made, started, watched, stopped and removed by an engine.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,9 @@ const CONFIRMING_PACE: Duration = Duration::from_millis(50);
 
 /// For Podman to take down what has ended: half a second where it is busy. Where the process that does it has died, no one does.
 const TAKING_DOWN: Duration = Duration::from_secs(3);
+
+/// For the engine to show that it is there.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// For the engine to refuse to follow a log. If it does not, the first line may take as long as it likes.
 const REFUSAL: Duration = Duration::from_secs(1);
@@ -94,6 +98,18 @@ impl Docker {
     /// Whether the engine runs on this machine.
     pub fn is_local(&self) -> bool {
         self.endpoint.is_local()
+    }
+
+    /// Whether nothing listens there. Something is asked for that: Podman's service warns in its log of each connection on which nothing
+    /// was. One that does not answer is there.
+    pub(crate) async fn is_gone(&self) -> bool {
+        let refused = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+        };
+        match timeout(GLANCE, self.wire.get("/_ping")).await {
+            Ok(Err(bollard::errors::Error::IOError { err })) => refused(&err),
+            _ => false,
+        }
     }
 
     pub(super) fn asking(&self, doing: impl Into<String>) -> Asking {

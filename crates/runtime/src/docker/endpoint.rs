@@ -153,7 +153,8 @@ pub fn find(
     }
 }
 
-fn named_by(source: &str, mut error: RuntimeError) -> RuntimeError {
+/// The error of an endpoint, and what named it.
+pub(crate) fn named_by(source: &str, mut error: RuntimeError) -> RuntimeError {
     error.message = format!("{source}: {}", error.message);
     error
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
 use super::held;
@@ -81,7 +81,7 @@ impl Connections {
         let _one_at_a_time = self.connecting.lock().await;
         let (stamp, known) = (stamp(), self.known().clone());
         let Some(mut known) = known else {
-            let connected = Arc::new(connect(self.first_source()).await?);
+            let connected = Arc::new(connect(first_source(self.context.clone(), Kubeconfig::read())).await?);
             *self.known() = Some(Known { stamp, connected: Arc::clone(&connected), failed: None });
             return Ok(connected);
         };
@@ -99,15 +99,6 @@ impl Connections {
             *self.known() = Some(known.clone());
         }
         Ok(known.connected)
-    }
-
-    /// Where the first client comes from.
-    fn first_source(&self) -> Source {
-        match Kubeconfig::read() {
-            Err(_) if Config::incluster().is_ok() => Source::Inside,
-            Err(_) => Source::File(self.context.clone()),
-            Ok(kubeconfig) => Source::File(self.context.clone().or(kubeconfig.current_context)),
-        }
     }
 
     /// Whether the API server that was spoken to is on this host.
@@ -128,13 +119,27 @@ impl Connections {
     }
 }
 
+/// Where the first client comes from.
+fn first_source(context: Option<String>, kubeconfig: Result<Kubeconfig, KubeconfigError>) -> Source {
+    match kubeconfig {
+        Err(_) if Config::incluster().is_ok() => Source::Inside,
+        Err(_) => Source::File(context),
+        Ok(kubeconfig) => Source::File(context.or(kubeconfig.current_context)),
+    }
+}
+
+/// How the cluster of a context is reached.
+async fn configured(kubeconfig: Kubeconfig, context: Option<String>) -> Result<Config, KubeconfigError> {
+    let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
+    Config::from_custom_kubeconfig(kubeconfig, &options).await
+}
+
 async fn connect(source: Source) -> Result<Connected, RuntimeError> {
     let doing = "be found";
     let config = match &source {
         Source::File(context) => {
-            let options = KubeConfigOptions { context: context.clone(), ..KubeConfigOptions::default() };
             let kubeconfig = Kubeconfig::read().map_err(|error| refused(doing, error.into()))?;
-            let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+            let config = configured(kubeconfig, context.clone()).await;
             config.map_err(|error| refused(doing, error.into()))?
         }
         Source::Inside => Config::incluster().map_err(|error| unreachable(doing, &error.to_string()))?,
@@ -158,4 +163,34 @@ fn stamp() -> Stamp {
         (path, seen)
     };
     files.into_iter().map(seen).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: &str = r#"{ "current-context": "near",
+        "clusters": [{ "name": "n", "cluster": { "server": "https://127.0.0.1:1" } },
+                     { "name": "f", "cluster": { "server": "https://192.0.2.7:2" } }],
+        "contexts": [{ "name": "near", "context": { "cluster": "n", "user": "me" } },
+                     { "name": "far", "context": { "cluster": "f", "user": "me" } }],
+        "users": [{ "name": "me", "user": {} }] }"#;
+
+    #[tokio::test]
+    async fn the_context_of_the_settings_is_used_else_the_one_that_is_current_at_first() {
+        let check = async |wanted: Option<&str>| {
+            let kubeconfig = || Kubeconfig::from_yaml(TWO);
+            let Source::File(context) = first_source(wanted.map(str::to_owned), kubeconfig()) else {
+                panic!("there is a kubeconfig")
+            };
+            let context = context.expect("one is chosen, so that it stays");
+            let config =
+                configured(kubeconfig().unwrap(), Some(context)).await.map_err(|it| it.to_string())?;
+            Ok::<_, String>(config.cluster_url.to_string())
+        };
+        assert_eq!(check(None).await.unwrap(), "https://127.0.0.1:1/");
+        assert_eq!(check(Some("far")).await.unwrap(), "https://192.0.2.7:2/");
+        let error = check(Some("gone")).await.unwrap_err();
+        assert!(error.contains("gone"), "{error}");
+    }
 }

@@ -127,3 +127,69 @@ async fn is_allowed(
     let answer = within(ANSWER, "say what its user may do", answer).await?;
     Ok(answer.status.is_some_and(|status| status.allowed))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// One verb on one resource, as a person would say it.
+    fn granted(of: Of, group: &str, resource: &str, verb: &str) -> String {
+        let place = match of {
+            Of::TheNamespace => "here".to_owned(),
+            Of::AllNamespaces => "everywhere".to_owned(),
+            Of::Identity => format!("of {IDENTITY}"),
+        };
+        format!("{verb} {group}/{resource} {place}")
+    }
+
+    /// No more than is needed is granted, and no less.
+    #[test]
+    fn the_manifest_grants_exactly_these_rights() {
+        let manifest = include_str!("../../../../deploy/kubernetes/rbac.yaml");
+        let documents: Vec<Value> = serde_saphyr::from_multiple(manifest).unwrap();
+        let texts = |list: &Value| -> Vec<String> {
+            list.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+        };
+        let mut in_manifest = BTreeSet::new();
+        for document in &documents {
+            for rule in document["rules"].as_array().into_iter().flatten() {
+                let fields: Vec<&str> = rule.as_object().unwrap().keys().map(String::as_str).collect();
+                let of = match (document["kind"].as_str().unwrap(), rule.get("resourceNames")) {
+                    ("Role", None) => Of::TheNamespace,
+                    ("ClusterRole", None) => Of::AllNamespaces,
+                    ("ClusterRole", Some(names)) if texts(names) == [IDENTITY] => Of::Identity,
+                    (kind, names) => panic!("a {kind} for {names:?}"),
+                };
+                let known = ["apiGroups", "resourceNames", "resources", "verbs"];
+                assert!(fields.iter().all(|field| known.contains(field)), "{fields:?}");
+                for group in texts(&rule["apiGroups"]) {
+                    for resource in texts(&rule["resources"]) {
+                        for verb in texts(&rule["verbs"]) {
+                            let right = granted(of, &group, &resource, &verb);
+                            assert!(in_manifest.insert(right.clone()), "it is granted twice: {right}");
+                        }
+                    }
+                }
+            }
+        }
+        let needed = ALWAYS.iter().chain(&FORWARD).chain(&NODE_PORT).chain(&HOST_PORT);
+        let needed: BTreeSet<String> = needed
+            .flat_map(|right| right.verbs.iter().map(|it| granted(right.of, right.group, right.resource, it)))
+            .collect();
+        assert_eq!(in_manifest, needed);
+        // Who is bound to a role that is none of these would have more.
+        let roles = |kind: &str| {
+            let of_kind = documents.iter().filter(move |it| it["kind"] == kind);
+            of_kind.map(|it| it["metadata"]["name"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+        };
+        for binding in documents.iter().filter(|it| it["kind"].as_str().unwrap().ends_with("Binding")) {
+            let role = &binding["roleRef"];
+            let kind = role["kind"].as_str().unwrap();
+            assert!(roles(kind).contains(role["name"].as_str().unwrap()), "{binding}");
+        }
+    }
+}

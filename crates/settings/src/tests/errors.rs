@@ -233,6 +233,20 @@ fn wrong_addresses() {
       |                             ^^^^^^^^^^^
     hint: write unix:///PATH, tcp://HOST:PORT, or the absolute path of a socket
     ");
+    assert_snapshot!(check("runtimes: { docker: { host: 'ssh://me@build' } }"), @"
+    settings.yaml:1:29: `runtimes.docker.host` is `ssh://me@build`, but engines behind ssh cannot be used
+      |
+    1 | runtimes: { docker: { host: 'ssh://me@build' } }
+      |                             ^^^^^^^^^^^^^^^^
+    hint: forward the engine's socket (`ssh -nNT -L /tmp/docker.sock:/var/run/docker.sock HOST`) and name that
+    ");
+    assert_snapshot!(check("runtimes: { podman: { host: 'https://build:8443' } }"), @"
+    settings.yaml:1:29: `runtimes.podman.host` is `https://build:8443`, but engines behind https cannot be used
+      |
+    1 | runtimes: { podman: { host: 'https://build:8443' } }
+      |                             ^^^^^^^^^^^^^^^^^^^^
+    hint: forward the engine's socket (`ssh -nNT -L /tmp/podman.sock:/run/podman/podman.sock HOST`) and name that
+    ");
 }
 
 #[test]

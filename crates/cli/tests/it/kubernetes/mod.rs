@@ -72,7 +72,8 @@ fn what_cannot_be_scheduled_or_pulled_says_why_and_is_given_up() {
     let mut unschedulable = start("big", &image, IDLE);
     unschedulable.splice(2..2, ["-v", "no-such-claim:/data"]);
     let error = host.error(6, &unschedulable);
-    assert!(error["message"].as_str().unwrap().contains("no-such-claim"), "{error}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("no-such-claim") && message.contains("does not run after 15 s"), "{error}");
     assert!(error["hint"].as_str().unwrap().contains("start_timeout"), "{error}");
     let error = host.error(6, &start("gone", "localhost/no-such-image:1", IDLE));
     assert!(error["message"].as_str().unwrap().contains("no-such-image"), "{error}");
