@@ -166,14 +166,17 @@ impl Host {
     }
 
     fn await_broker(&mut self) {
-        eventually("the broker answers", || {
+        let log = self.path("broker.log");
+        let told = || fs::read_to_string(&log).unwrap_or_default();
+        let is_ready = || {
             if let Some(child) = &mut self.serve
                 && let Some(status) = child.try_wait().unwrap()
             {
                 panic!("the broker ended with {status}:\n{}", self.broker_log());
             }
             self.is_ready()
-        });
+        };
+        eventually_or("the broker answers", is_ready, told);
     }
 
     /// Ends the broker as an operator would, and waits for it.
