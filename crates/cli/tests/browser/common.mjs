@@ -33,7 +33,7 @@ export async function openPage(options = {}) {
   return seen;
 }
 
-// What axe finds wrong, in light and dark: nothing.
+// What axe finds wrong, in light and dark: nothing. Nor does one thing lie over another.
 export async function accessible(page, where) {
   for (const colorScheme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme });
@@ -42,6 +42,8 @@ export async function accessible(page, where) {
     const { violations } = await page.evaluate(() => window.axe.run());
     const said = violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => node.html).join(" ").slice(0, 400)}`);
     assert.deepEqual(said, [], `${where}, ${colorScheme}`);
+    const isWithin = () => [...document.querySelectorAll("td .behind")].every((it) => it.getBoundingClientRect().right <= it.closest("td").getBoundingClientRect().right);
+    assert.ok(await page.evaluate(isWithin), `${where}: what is behind a port lies over nothing else`);
     if (!SCREENSHOTS) continue;
     // From the end of the page, where what stays at the lower edge of the window is where it belongs.
     const before = await page.evaluate(() => { const { scrollY } = window; scrollTo(0, document.body.scrollHeight); return scrollY; });
