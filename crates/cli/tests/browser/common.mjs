@@ -78,7 +78,8 @@ export async function becomes(what, read, wanted) {
   }
 }
 
-// Whatever is chosen on the map, with cells of this size and `count` of them, is seen with what is told of it: by keyboard, and by pointing high up.
+// Whatever is chosen on the map, with cells of this size and `count` of them, is seen with what is told of it: by keyboard, and by tapping on one high
+// up or pointing at it.
 export async function mapIsRead(page, count, size, where) {
   const map = page.locator("#map");
   await map.focus();
@@ -87,8 +88,12 @@ export async function mapIsRead(page, count, size, where) {
     await page.keyboard.press(key);
     await cellIsSeen(page, index, size, `${where}: ${key}`);
   }
-  await map.evaluate((it) => scrollBy(0, it.getBoundingClientRect().top - 40));
+  await map.evaluate((it) => { it.blur(); scrollBy(0, it.getBoundingClientRect().top - 40); });
   const { x, y } = await map.boundingBox();
+  const told = await page.locator("#port-told").textContent();
+  await page.touchscreen.tap(x + 5 * size + 2, y + 2 * size + 2);
+  await page.waitForFunction((told) => document.getElementById("port-told").textContent !== told, told);
+  await cellIsSeen(page, 2 * columns + 5, size, `${where}: tapped on`);
   await page.mouse.move(x + 3 * size + 2, y + size + 2);
   await cellIsSeen(page, columns + 3, size, `${where}: pointed at`);
   for (const colorScheme of SCREENSHOTS ? ["dark", "light"] : []) {

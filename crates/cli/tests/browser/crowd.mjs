@@ -18,7 +18,7 @@ function start(name) {
   });
 }
 
-const { page, told } = await openPage();
+const { page, told } = await openPage({ hasTouch: true });
 await page.goto(signInUrl());
 await page.locator("#live.on").waitFor();
 

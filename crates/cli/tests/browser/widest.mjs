@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { accessible, berthold, browser, mapIsRead, noneWider, openPage, signInUrl } from "./common.mjs";
 
-const { page, told } = await openPage();
+const { page, told } = await openPage({ hasTouch: true });
 await page.goto(signInUrl());
 await page.locator("#live.on").waitFor();
 const map = page.locator("#map");
