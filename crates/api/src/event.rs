@@ -41,6 +41,8 @@ pub enum Event {
         /// The ports in question.
         ports: Vec<u16>,
     },
+    /// What the broker tells of itself has changed: its warnings, and with them which runtimes answer; ask for the broker.
+    Broker,
     /// The reader was too slow and has missed events: ask for everything anew.
     Missed {
         /// How many were missed.
@@ -56,6 +58,7 @@ impl Event {
             Self::AgentDeleted { .. } => "agent_deleted",
             Self::Progress { .. } => "progress",
             Self::Pool { .. } => "pool",
+            Self::Broker => "broker",
             Self::Missed { .. } => "missed",
         }
     }

@@ -199,7 +199,7 @@ impl Core {
         let about = format!("silent {name}");
         match answer {
             Ok(held) => {
-                self.state().warnings.remove(&about);
+                self.take_back(|it| it == about);
                 Some(held)
             }
             Err(error) => {

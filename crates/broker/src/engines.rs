@@ -119,7 +119,7 @@ impl Core {
         };
         let about = format!("engine {runtime}");
         let Some(first) = elsewhere.first() else {
-            self.state().warnings.remove(&about);
+            self.take_back(|it| it == about);
             return;
         };
         let text = format!(

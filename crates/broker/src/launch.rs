@@ -138,7 +138,7 @@ impl Core {
         let lacking = lacking(record, observed);
         let (about, address) = (unpublished(&record.key), address(record, observed));
         if address.is_some() || lacking.len() == record.ports().len() {
-            self.state().warnings.remove(&about);
+            self.take_back(|it| it == about);
         } else {
             // It was not started so: someone has made it anew.
             let text = format!("{} runs without its ports {} published", record.key, join_ports(&lacking));

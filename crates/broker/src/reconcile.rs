@@ -110,8 +110,8 @@ impl Core {
                 in_conflict.insert(conflict(name, observed));
             }
         }
-        let is_over = |about: &String| about.starts_with(&conflicts(name)) && !in_conflict.contains(about);
-        self.state().warnings.retain(|about, _| !is_over(about));
+        let is_over = |about: &str| about.starts_with(&conflicts(name)) && !in_conflict.contains(about);
+        self.take_back(is_over);
     }
 
     /// Tells that nothing is known of the agents of a runtime, if it has any that live.
@@ -448,13 +448,28 @@ impl Core {
         let before = self.state().warnings.insert(about.to_owned(), text.to_owned());
         if before.as_deref() != Some(text) {
             tracing::error!("{text}");
+            self.tell(api::Event::Broker);
         }
     }
 
     pub(crate) fn unwarn(&self, about: &str) {
-        if self.state().warnings.remove(about).is_some() {
+        if self.take_back(|it| it == about) {
             tracing::info!("{about} answers again");
         }
+    }
+
+    /// Tells no longer of what is over; whether there was any of that.
+    pub(crate) fn take_back(&self, is_over: impl Fn(&str) -> bool) -> bool {
+        let is_less = {
+            let mut state = self.state();
+            let before = state.warnings.len();
+            state.warnings.retain(|about, _| !is_over(about));
+            state.warnings.len() < before
+        };
+        if is_less {
+            self.tell(api::Event::Broker);
+        }
+        is_less
     }
 }
 

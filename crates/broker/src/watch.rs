@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use pool::{AgentKey, LeaseId};
-use runtime::{Observed, ObservedState, Runtime};
+use runtime::{ErrorKind, Observed, ObservedState, Runtime};
 use tokio::time::{Instant, sleep};
 
 use crate::core::Core;
@@ -37,10 +37,9 @@ impl Core {
                 () = core.shutdown.cancelled() => {}
                 () = core.watch_lease(&key, &lease.id, runtime, id) => {}
             }
-            let mut state = core.state();
-            state.watched.remove(&lease.id);
-            state.warnings.remove(&format!("ports {key}"));
-            state.warnings.remove(&unpublished(&key));
+            core.state().watched.remove(&lease.id);
+            let of_ports = [format!("ports {key}"), unpublished(&key)];
+            core.take_back(|about| of_ports.iter().any(|it| it == about));
         });
     }
 
@@ -133,7 +132,13 @@ impl Core {
                         pause = BACKOFF.0;
                     }
                 }
-                Err(error) => tracing::debug!(runtime = name, %error, "it cannot be listened to"),
+                Err(error) => {
+                    tracing::debug!(runtime = name, %error, "it cannot be listened to");
+                    // Told at once, and not with the next round.
+                    if error.kind == ErrorKind::Unreachable {
+                        self.reconcile_runtime(runtime).await;
+                    }
+                }
             }
             sleep(pause).await;
             pause = (pause * 2).min(BACKOFF.1);

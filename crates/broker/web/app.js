@@ -44,6 +44,7 @@ function gathered(work, pause) {
 
 const showSoon = gathered(show, 30);
 const poolSoon = gathered(loadPool, 150);
+const brokerSoon = gathered(loadBroker, 150);
 
 // The ticket that the address brings.
 const ticket = () => location.hash.match(/^#ticket=([0-9a-f]+)$/)?.[1];
@@ -75,14 +76,18 @@ function warnings() {
   const said = new Map(problems);
   for (const runtime of broker?.runtimes ?? []) {
     const isNeeded = [...agents.values()].some((agent) => agent.runtime === runtime.name && isLive(agent));
-    if (!runtime.reachable && isNeeded) said.set(`runtime ${runtime.name}`, `${runtime.name} cannot be reached, and agents run there: ${runtime.detail ?? ""}. Nothing of theirs is given back meanwhile.`);
+    if (runtime.reachable || !isNeeded) continue;
+    const what = `${runtime.name} cannot be reached`;
+    said.set(`runtime ${runtime.name}`, `${what}, and agents run there: ${(runtime.detail ?? "").replace(`${what}: `, "")}. Nothing of theirs is given back meanwhile.`);
   }
   if (pool?.enabled) {
     const few = Math.ceil(Math.max(pool.ports_per_agent, pool.size / 10));
     // Not how many there are, which changes with each lease and would be read out each time.
     if (pool.counts.free + pool.counts.remembered < few) said.set("the pool", `The pool is nearly full: fewer than ${few} of ${pool.size} ports can still be given.`);
   }
-  for (const warning of broker?.warnings ?? []) said.set(`warning ${warning}`, warning);
+  // What the broker has found out of such a runtime would be the same once more.
+  const isTold = (warning) => broker.runtimes.some(({ name }) => said.has(`runtime ${name}`) && warning.startsWith(`${name} does not answer`));
+  for (const warning of broker?.warnings ?? []) if (!isTold(warning)) said.set(`warning ${warning}`, warning);
   return said;
 }
 
@@ -316,6 +321,7 @@ function begin() {
     onPaused: () => told("paused"),
     onSignedOut: () => askToSignIn(),
     onEvent: (event) => {
+      if (event.event === "broker") return brokerSoon();
       if (event.event === "agent") take(key(event.agent), event.agent);
       if (event.event === "agent_deleted") take(key(event), null);
       poolSoon();
@@ -323,7 +329,7 @@ function begin() {
     },
   });
   setInterval(look, 3000);
-  setInterval(() => { if (!document.hidden) { loadBroker(); poolSoon(); } }, LOOK);
+  setInterval(() => { if (!document.hidden) { brokerSoon(); poolSoon(); } }, LOOK);
   setInterval(() => !document.hidden && showSoon(), 1000);
 }
 

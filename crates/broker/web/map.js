@@ -1,5 +1,7 @@
 // The pool as a map: one cell a port, drawn on a canvas so that 65,535 of them are no burden.
 
+// How far a cell that is scrolled to is from the edge, in pixels.
+const MARGIN = 8;
 const SAID = { free: "free", leased: "leased", remembered: "remembered", cooling: "cooling down", blocked: "blocked" };
 
 // The turn after which one colour is followed by the next, so that none is like those before it.
@@ -24,8 +26,13 @@ export class PortMap {
     this.isDrawn = false;
     this.frame = null;
     canvas.addEventListener("pointermove", (event) => this.select(this.at(event)));
-    canvas.addEventListener("click", (event) => this.select(this.at(event)));
-    canvas.addEventListener("focus", () => this.selected < 0 && this.select(0));
+    canvas.addEventListener("click", (event) => { this.select(this.at(event)); this.reveal(); });
+    // Whoever points or taps has the focus a moment before it is known at what.
+    canvas.addEventListener("focus", () => {
+      if (!canvas.matches(":focus-visible")) return;
+      if (this.selected < 0) this.select(0);
+      this.reveal();
+    });
     canvas.addEventListener("keydown", (event) => this.key(event));
     new ResizeObserver(() => this.change()).observe(canvas.parentElement);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.change());
@@ -135,9 +142,20 @@ export class PortMap {
     const number = this.numbers[this.selected];
     if (number === undefined) return;
     const port = this.states.get(number);
-    const owner = port?.agent ? ` ${port.state === "remembered" ? "for" : "to"} ${port.agent}${port.label ? `, port ${port.label}` : ""}` : "";
+    const owner = port?.agent ? ` ${port.state === "leased" ? "to" : "for"} ${port.agent}${port.label ? `, port ${port.label}` : ""}` : "";
     const detail = port?.detail ? ` by ${port.detail}`.replace("by until", "until") : "";
     this.told.textContent = `${number}: ${SAID[port?.state ?? "free"]}${owner}${detail}`;
+  }
+
+  // Scrolls so far that the selected cell is between the top of the window and the text, which stays at the bottom of it. At once and not
+  // smoothly: held keys would outrun that, and not everyone bears it.
+  reveal() {
+    if (this.selected < 0) return;
+    const { size, columns } = this.layout();
+    const top = this.canvas.getBoundingClientRect().top + Math.floor(this.selected / columns) * size;
+    const lowest = innerHeight - this.told.offsetHeight - MARGIN - size;
+    if (top < MARGIN) scrollBy({ top: top - MARGIN, behavior: "instant" });
+    else if (top > lowest) scrollBy({ top: top - lowest, behavior: "instant" });
   }
 
   key(event) {
@@ -147,6 +165,7 @@ export class PortMap {
     if (step === undefined && end === undefined) return;
     event.preventDefault();
     this.select(end ?? this.selected + step);
+    this.reveal();
   }
 }
 

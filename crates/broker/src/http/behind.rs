@@ -22,8 +22,8 @@ use crate::reach::Reach;
 /// How long a server may take for the beginning of its page, and how much of that is looked at.
 const PATIENCE: Duration = Duration::from_secs(2);
 const BEGINNING: u64 = 64 * 1024;
-/// How long it is taken for known what a page is, and that there was no answer in HTTP.
-const LASTS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+/// How long it is taken for known what a page is that is as it should be, and any other: someone is at work on that.
+const LASTS: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(5));
 /// The longest title that is told, in characters.
 const TITLE: usize = 120;
 
@@ -41,8 +41,7 @@ impl Looks {
     fn known(&self, at: &(LeaseId, Port)) -> Option<Page> {
         let pages = self.pages();
         let (page, asked) = pages.get(at)?;
-        let lasts = if page.0.is_some() { LASTS.0 } else { LASTS.1 };
-        (asked.elapsed() < lasts).then(|| page.clone())
+        (asked.elapsed() < lasts(page)).then(|| page.clone())
     }
 
     fn keep(&self, at: (LeaseId, Port), page: Page) {
@@ -60,8 +59,12 @@ impl Looks {
     }
 }
 
+fn lasts((status, _): &Page) -> Duration {
+    if status.is_some_and(|status| status < 400) { LASTS.0 } else { LASTS.1 }
+}
+
 /// What is behind the agent's ports: whether something listens, and with what it answers if it speaks HTTP. (The answer to a `GET /`
-/// may be half a minute old.)
+/// may be 15 s old, and 5 s if it was an error.)
 #[utoipa::path(get, path = "/v1/agents/{project}/{name}/behind", tag = "agents",
     params(("project" = String, Path), ("name" = String, Path)),
     responses((status = 200, body = BehindDocument), (status = 404, body = Problem)))]
@@ -144,6 +147,13 @@ fn read(page: &[u8]) -> Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What the page shows of an error is gone soon after that is mended.
+    #[test]
+    fn errors_are_looked_at_again_sooner() {
+        let told = |status: Option<u16>| lasts(&(status, None)).as_secs();
+        assert_eq!([Some(200), Some(307), Some(404), Some(500), None].map(told), [15, 15, 5, 5, 5]);
+    }
 
     #[test]
     fn the_status_and_the_title() {

@@ -73,7 +73,7 @@ fn ended() -> RuntimeError {
     RuntimeError::new(ErrorKind::Unreachable, "the broker is being shut down")
 }
 
-/// Every change of an agent, lease or port, as server-sent events.
+/// Every change of an agent, lease or port, and of what the broker warns of, as server-sent events.
 #[utoipa::path(get, path = "/v1/events", tag = "broker", params(("agent" = Option<String>, Query)),
     responses((status = 200, body = Event, content_type = "text/event-stream"), (status = 400, body = Problem)))]
 pub(super) async fn events(
@@ -100,7 +100,7 @@ fn concerns(event: &Event, agent: &str) -> bool {
     match event {
         Event::Agent { agent } => is(&agent.project, &agent.name),
         Event::AgentDeleted { project, name } | Event::Progress { project, name, .. } => is(project, name),
-        Event::Pool { .. } => false,
+        Event::Pool { .. } | Event::Broker => false,
         Event::Missed { .. } => true,
     }
 }

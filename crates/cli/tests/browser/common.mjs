@@ -33,7 +33,7 @@ export async function openPage(options = {}) {
   return seen;
 }
 
-// What axe finds wrong, in light and dark: nothing.
+// What axe finds wrong, in light and dark: nothing. Nor does one thing lie over another.
 export async function accessible(page, where) {
   for (const colorScheme of ["light", "dark"]) {
     await page.emulateMedia({ colorScheme });
@@ -42,11 +42,79 @@ export async function accessible(page, where) {
     const { violations } = await page.evaluate(() => window.axe.run());
     const said = violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map((node) => node.html).join(" ").slice(0, 400)}`);
     assert.deepEqual(said, [], `${where}, ${colorScheme}`);
-    if (SCREENSHOTS) await page.screenshot({ path: `${SCREENSHOTS}/${where}-${colorScheme}.png`, fullPage: true });
+    const isWithin = () => [...document.querySelectorAll("td .behind")].every((it) => it.getBoundingClientRect().right <= it.closest("td").getBoundingClientRect().right);
+    assert.ok(await page.evaluate(isWithin), `${where}: what is behind a port lies over nothing else`);
+    if (!SCREENSHOTS) continue;
+    // From the end of the page, where what stays at the lower edge of the window is where it belongs.
+    const before = await page.evaluate(() => { const { scrollY } = window; scrollTo(0, document.body.scrollHeight); return scrollY; });
+    await page.screenshot({ path: `${SCREENSHOTS}/${where}-${colorScheme}.png`, fullPage: true });
+    await page.evaluate((before) => scrollTo(0, before), before);
   }
   await page.emulateMedia({ colorScheme: "light" });
 }
 
 export async function noneWider(page) {
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "nothing is wider than the window");
+}
+
+// The colour of the map's cell at this place, at a point of it, as style sheets have it.
+export const pixel = (page, index, [x, y] = [10, 10], size = 22) => page.locator("#map").evaluate((map, [index, x, y, size]) => {
+  const columns = Math.floor(map.clientWidth / size);
+  const scale = map.width / map.clientWidth;
+  const at = [(index % columns) * size + x, Math.floor(index / columns) * size + y].map((it) => it * scale);
+  const [red, green, blue] = map.getContext("2d").getImageData(...at, 1, 1).data;
+  return `rgb(${red}, ${green}, ${blue})`;
+}, [index, x, y, size]);
+
+// The colour that a swatch has now.
+export const swatch = (locator) => locator.first().evaluate((it) => getComputedStyle(it).backgroundColor);
+
+// Waits until what is asked for is so.
+export async function becomes(what, read, wanted) {
+  let last = await read();
+  for (const since = Date.now(); last !== wanted; last = await read()) {
+    assert.ok(Date.now() - since < 60_000, `${what}: ${last} and not ${wanted}`);
+    await pause(50);
+  }
+}
+
+// Whatever is chosen on the map, with cells of this size and `count` of them, is seen with what is told of it: by keyboard, and by tapping on one high
+// up or pointing at it.
+export async function mapIsRead(page, count, size, where) {
+  const map = page.locator("#map");
+  await map.focus();
+  const columns = Math.floor(await map.evaluate((it) => it.clientWidth) / size);
+  for (const [key, index] of [["End", count - 1], ["ArrowUp", count - 1 - columns], ["Home", 0], ["ArrowDown", columns], ["End", count - 1]]) {
+    await page.keyboard.press(key);
+    await cellIsSeen(page, index, size, `${where}: ${key}`);
+  }
+  await map.evaluate((it) => { it.blur(); scrollBy(0, it.getBoundingClientRect().top - 40); });
+  const { x, y } = await map.boundingBox();
+  const told = await page.locator("#port-told").textContent();
+  await page.touchscreen.tap(x + 5 * size + 2, y + 2 * size + 2);
+  await page.waitForFunction((told) => document.getElementById("port-told").textContent !== told, told);
+  await cellIsSeen(page, 2 * columns + 5, size, `${where}: tapped on`);
+  await page.mouse.move(x + 3 * size + 2, y + size + 2);
+  await cellIsSeen(page, columns + 3, size, `${where}: pointed at`);
+  for (const colorScheme of SCREENSHOTS ? ["dark", "light"] : []) {
+    await page.emulateMedia({ colorScheme });
+    await page.screenshot({ path: `${SCREENSHOTS}/${where}-map-${colorScheme}.png` });
+  }
+}
+
+// The map's cell at this place, and what is told of it, are both in the window, and neither hides the other.
+async function cellIsSeen(page, index, size, where) {
+  const seen = await page.evaluate(([index, size]) => {
+    const [map, told] = ["map", "port-told"].map((id) => document.getElementById(id));
+    const { left, top } = map.getBoundingClientRect();
+    const columns = Math.floor(map.clientWidth / size);
+    const [x, y] = [left + (index % columns) * size, top + Math.floor(index / columns) * size];
+    const text = told.getBoundingClientRect();
+    const isThere = (element, x, y) => document.elementFromPoint(x, y) === element;
+    return {
+      cell: isThere(map, x + 1, y + 1) && isThere(map, x + size - 2, y + size - 2),
+      text: text.top >= 0 && text.bottom <= innerHeight && [text.top + 1, text.bottom - 1].every((y) => isThere(told, text.left + 20, y)),
+    };
+  }, [index, size]);
+  assert.deepEqual(seen, { cell: true, text: true }, where);
 }

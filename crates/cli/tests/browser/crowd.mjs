@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import http from "node:http";
-import { accessible, browser, noneWider, openPage, pause, signInUrl } from "./common.mjs";
+import { accessible, browser, mapIsRead, noneWider, openPage, pause, signInUrl } from "./common.mjs";
 
 const { BERTHOLD_HOME, PROJECT } = process.env;
 const COUNT = 400;
@@ -18,7 +18,7 @@ function start(name) {
   });
 }
 
-const { page, told } = await openPage();
+const { page, told } = await openPage({ hasTouch: true });
 await page.goto(signInUrl());
 await page.locator("#live.on").waitFor();
 
@@ -38,6 +38,7 @@ console.log(`the longest task of the page with ${COUNT} agents took ${Math.round
 await page.locator("#map").focus();
 await page.keyboard.press("End");
 await page.locator("#port-told", { hasText: /: free$/ }).waitFor();
+await mapIsRead(page, 1001, 16, "crowd");
 await accessible(page, "crowd");
 await noneWider(page);
 await page.getByLabel("Search").fill("agent-37");
@@ -55,6 +56,7 @@ for (const [link, heading] of [["To the ports", "#pool-title"], ["To the agents"
   await page.getByRole("link", { name: link }).click();
   await page.waitForFunction(isSeen, heading);
 }
+await mapIsRead(page, 1001, 16, "crowd-narrow");
 await accessible(page, "crowd-narrow");
 await noneWider(page);
 assert.deepEqual(told, [], "nothing was complained of");

@@ -2,7 +2,7 @@
 // a broker that runs, whose ports cool down) and PROJECT.
 
 import assert from "node:assert/strict";
-import { accessible, berthold, browser, openPage, pause, signInUrl } from "./common.mjs";
+import { accessible, becomes, berthold, browser, openPage, pause, pixel, signInUrl, swatch } from "./common.mjs";
 
 const { PROJECT } = process.env;
 const seen = await openPage();
@@ -25,8 +25,14 @@ await page.locator("#live.on").waitFor();
 // Ports that have cooled down are shown as free, though no event says so; since when the others are what they are goes on.
 berthold("lease", "cold");
 await page.locator("#legend li", { hasText: /^leased 2$/ }).waitFor();
+await page.locator("#map").hover({ position: { x: 10, y: 10 } });
+const cooling = await swatch(page.locator("#legend .swatch.cooling"));
 berthold("release", "cold");
-await page.locator("#legend li", { hasText: /^cooling 2$/ }).waitFor();
+await Promise.all([
+  page.locator("#legend li", { hasText: /^cooling 2$/ }).waitFor(),
+  page.locator("#port-told", { hasText: `: cooling down for ${PROJECT}/cold until ` }).waitFor(),
+  becomes("a cell that cools down", () => pixel(page, 0), cooling),
+]);
 await page.locator("#legend li", { hasText: /^cooling 0$/ }).waitFor();
 berthold("lease", "kept");
 await page.getByText("The ports that are not free, as a table").click();

@@ -1,9 +1,9 @@
 // The page with the widest pool that there is. `node widest.mjs`, with BERTHOLD and BERTHOLD_HOME (of a broker that runs).
 
 import assert from "node:assert/strict";
-import { accessible, berthold, browser, noneWider, openPage, signInUrl } from "./common.mjs";
+import { accessible, berthold, browser, mapIsRead, noneWider, openPage, signInUrl } from "./common.mjs";
 
-const { page, told } = await openPage();
+const { page, told } = await openPage({ hasTouch: true });
 await page.goto(signInUrl());
 await page.locator("#live.on").waitFor();
 const map = page.locator("#map");
@@ -16,6 +16,10 @@ await page.keyboard.press("ArrowLeft");
 await says("65534: free");
 
 // What is pointed at is told, however fast the pointer goes, and the map is not drawn anew for it (but when a port has changed).
+await page.keyboard.press("Home");
+await says("1: free");
+await page.keyboard.press("ArrowRight");
+await says("2: free");
 const { x, y, width } = await map.boundingBox();
 await page.mouse.move(x + 2, y + 2);
 await says("1: free");
@@ -39,8 +43,11 @@ await summary.click();
 await page.locator("#ports tr:last-child", { hasText: /^and \d+ more/ }).waitFor();
 assert.equal(await page.locator("#ports tbody tr").count(), 2001);
 await summary.click();
+// The broker's own port is none of the pool.
+await mapIsRead(page, 65_534, 4, "widest");
 await accessible(page, "widest");
 await page.setViewportSize({ width: 390, height: 844 });
+await mapIsRead(page, 65_534, 4, "widest-narrow");
 await accessible(page, "widest-narrow");
 await noneWider(page);
 assert.deepEqual(told, [], "nothing was complained of");

@@ -7,7 +7,6 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -424,15 +423,10 @@ fn a_port_that_the_engine_refuses_is_blocked_and_another_is_tried(subject: &Subj
         // Nothing binds a port for a process, so nothing can refuse one.
         return subject.has_no_such_case();
     }
-    let mut events = UnixStream::connect(host.path("broker.sock")).unwrap();
-    events.write_all(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    let mut lines = BufReader::new(events).lines();
-    // The headers have come, so the broker tells of all that happens from now on.
-    assert!(lines.by_ref().any(|line| line.unwrap().is_empty()));
+    let mut events = Events::of(host);
     let first = host.port(0);
     let thief = std::thread::spawn(move || {
-        let is_lease = |line: &String| line.contains("\"event\":\"pool\"");
-        let _lease = lines.map_while(Result::ok).find(is_lease);
+        let _lease = events.until(|event| event["event"] == "pool");
         TcpListener::bind(("127.0.0.1", first))
     });
     let agent = started(host, &subject.idle("dev"));

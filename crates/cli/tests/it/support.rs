@@ -1,7 +1,7 @@
 //! What every test here stands on: a broker of its own, in a home of its own, with a port range of its own.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -669,6 +669,34 @@ impl Drop for Between {
         drop(fs::remove_file(&self.path));
         for stream in self.connections.lock().unwrap().take().into_iter().flatten() {
             drop(stream.shutdown(Shutdown::Both));
+        }
+    }
+}
+
+/// What the broker tells of by `GET /v1/events`.
+pub(crate) struct Events(std::io::Lines<BufReader<UnixStream>>);
+
+impl Events {
+    pub(crate) fn of(host: &Host) -> Self {
+        let mut stream = UnixStream::connect(host.path("broker.sock")).unwrap();
+        stream.write_all(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut lines = BufReader::new(stream).lines();
+        // The headers have come, so the broker tells of all that happens from now on.
+        assert!(lines.by_ref().any(|line| line.unwrap().is_empty()));
+        Self(lines)
+    }
+
+    /// The next event that is so.
+    pub(crate) fn until(&mut self, mut is_so: impl FnMut(&serde_json::Value) -> bool) -> serde_json::Value {
+        // A comment comes every so often while there is no event.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let line = self.0.next().expect("the events have ended").unwrap();
+            let data = line.strip_prefix("data: ").map(|data| serde_json::from_str(data).unwrap());
+            if let Some(event) = data.filter(&mut is_so) {
+                return event;
+            }
+            assert!(Instant::now() < deadline, "no such event within {PATIENCE:?}");
         }
     }
 }

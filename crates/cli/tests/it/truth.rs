@@ -33,6 +33,43 @@ fn a_listener_is_shown_with_its_process() {
     assert!((2..=3).contains(&told), "each change is logged once: {}", host.broker_log());
 }
 
+/// Whoever follows the events sees it as soon as the broker does, and need not ask.
+#[test]
+fn that_someone_takes_a_port_or_lets_go_of_it_is_an_event() {
+    let settings = |range: &str| {
+        format!(
+            "server: {{ broker: {{ listen: none, reconcile_interval: 200ms, port_pool: {{ range: \"{range}\" }} }} }}\n"
+        )
+    };
+    let mut host = Host::with_settings(settings, 4);
+    host.serve();
+    let mut events = Events::of(&host);
+    let listener = TcpListener::bind(("127.0.0.1", host.port(2))).unwrap();
+    let told = json!({ "event": "pool", "lease": null, "ports": [host.port(2)] });
+    events.until(|event| *event == told);
+    drop(listener);
+    events.until(|event| *event == told);
+}
+
+/// So it is with an engine, of which the broker hears without a look at it: there is none in an hour here.
+#[test]
+fn that_an_engine_goes_away_or_comes_back_is_an_event() {
+    needs_docker!();
+    let (image, directory) = (image(), tempfile::tempdir_in("/tmp").unwrap());
+    let socket = directory.path().join("engine.sock");
+    let mut host = Host::with_engine_at(&socket, "1h", 4);
+    let between = Between::open(&socket);
+    host.serve();
+    host.ok(&idle_agent("dev", &image));
+    let is_told =
+        || host.json(&["broker", "status"])["broker"]["warnings"].to_string().contains("does not answer");
+    let mut events = Events::of(&host);
+    drop(between);
+    events.until(|event| event["event"] == "broker" && is_told());
+    let _between = Between::open(&socket);
+    events.until(|event| event["event"] == "broker" && !is_told());
+}
+
 /// P7, L9: a connection has the port from which it goes out for itself, and no process listens there.
 #[test]
 #[cfg(target_os = "linux")]

@@ -75,7 +75,10 @@ fn the_page_says_nothing_to_those_who_are_not_signed_in() {
     for path in ["/", "/app.js", "/style.css"] {
         let (status, head, _) = ask(port, &[&format!("GET {path} HTTP/1.1"), &own], "");
         assert_eq!(status, 200, "{path}");
-        assert!(head.contains("content-security-policy: default-src 'none'; script-src 'self'"), "{head}");
+        let policy = head.lines().find_map(|line| line.strip_prefix("content-security-policy: "));
+        let strict = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
+                      form-action 'none'; frame-ancestors 'none'";
+        assert_eq!(policy, Some(strict), "{path}");
         assert!(head.contains("x-content-type-options: nosniff") && head.contains("x-frame-options: DENY"));
     }
     for call in ["GET /v1/agents", "GET /v1/pool", "GET /v1/events", "POST /v1/shutdown", "POST /v1/sessions"]
