@@ -33,7 +33,10 @@ impl Core {
         match known {
             Some(known) => Ok(known),
             None => match self.ask_engine(runtime).await {
-                Err(error) if error.kind == ErrorKind::Unreachable => Err(error),
+                // One that is slow to say who it is may answer all the same.
+                Err(error) if error.kind == ErrorKind::Unreachable && runtime.engine().await.is_err() => {
+                    Err(error)
+                }
                 // Who it is is not needed to run something there.
                 answer => Ok(answer.unwrap_or_default()),
             },

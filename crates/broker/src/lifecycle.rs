@@ -221,6 +221,8 @@ impl Core {
         spec: &AgentSpec,
     ) -> Result<(), OperationError> {
         self.check_sources(runtime.as_ref(), spec, record.spec.as_ref())?;
+        let answers = self.engine_of(runtime.as_ref()).await;
+        answers.map_err(|source| not_answering(&record.key, runtime.as_ref(), source))?;
         self.check_lease(record, spec.ports).await?;
         self.prepare_image(runtime, &record.key, spec).await
     }
@@ -247,8 +249,8 @@ impl Core {
         let engine = match self.engine_of(runtime.as_ref()).await {
             Ok(engine) => engine,
             Err(source) => {
-                let (key, runtime) = (record.key, runtime.name().to_owned());
-                return Err(self.not_launched(prior, OperationError::Runtime { key, runtime, source }).await);
+                let error = not_answering(&record.key, runtime.as_ref(), source);
+                return Err(self.not_launched(prior, error).await);
             }
         };
         record = AgentRecord {
@@ -463,6 +465,11 @@ fn with_force(mut error: OperationError, key: &AgentKey) -> OperationError {
         ));
     }
     error
+}
+
+/// That the runtime on which the agent is to be started does not answer.
+fn not_answering(key: &AgentKey, runtime: &dyn Runtime, source: RuntimeError) -> OperationError {
+    OperationError::Runtime { key: key.clone(), runtime: runtime.name().to_owned(), source }
 }
 
 pub(crate) fn runtime_error(record: &AgentRecord, source: RuntimeError) -> OperationError {

@@ -8,20 +8,20 @@
 //! A service that listened and ends, as one that was started by hand does once no one asks it anything, is replaced by one of the
 //! broker's own until it listens again: both are the Podman of one user, with the same containers. Nothing takes the place of a
 //! service that was named, nor of another user's, which is that user's Podman: for anyone but root, `/run/podman/podman.sock`.
-//! Whose a service is, the owner of its socket tells. Should the service and the command keep their containers in different places
+//! Whose a service is, the owner of its socket tells, and who listens there, that it is one of this system and leads nowhere else. Should the service and the command keep their containers in different places
 //! all the same, because they read different configurations, the one that was asked first is out of reach while the other answers.
 //!
 //! # Limits
 //!
 //! - A start that fails because a port is held may leave that port bound by the service until the service ends (seen with
 //!   Podman 4.3). The port is then blocked, as any that someone else holds.
-//! - A socket of one's own that leads to another host, at the place where one's own service usually listens, is taken for that service:
-//!   such a socket is named, and then nothing takes its place.
+//! - Who listens can be told on Linux alone. Elsewhere no service that listened is replaced.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -58,6 +58,8 @@ pub struct Podman {
     place: Place,
     /// The lock is held while a service is being started, so that there is only one.
     service: Mutex<Service>,
+    /// Whether none is to be started any more.
+    closed: AtomicBool,
     /// When the service that listened by itself was last seen to do so.
     seen: std::sync::Mutex<Option<Instant>>,
 }
@@ -65,10 +67,19 @@ pub struct Podman {
 enum Place {
     /// A service that was named, or that is another user's: nothing takes its place.
     There(Docker),
-    /// A service of this user that listened by itself, and what is there when it no longer does.
-    Usual { docker: Docker, own: Own },
+    /// A service of this user that listened by itself.
+    Usual(Box<Usual>),
     /// None listened.
     Own(Own),
+}
+
+/// A service that listened by itself, and what is there when it no longer does.
+struct Usual {
+    path: PathBuf,
+    docker: Docker,
+    own: Own,
+    /// Whether nothing but the same Podman would come in its place; it is found out while it listens.
+    is_of_this_system: OnceLock<bool>,
 }
 
 /// The command, and the socket for a service of our own.
@@ -82,8 +93,8 @@ struct Own {
 #[derive(Default)]
 struct Service {
     child: Option<Child>,
-    /// Whether no more is to be started.
-    closed: bool,
+    /// When one could not be started last, and why: who waited for that meanwhile need not try as long again.
+    failed: Option<(Instant, String)>,
     asked: Option<EngineEndpoint>,
     /// Which Podman answers there, once it has told.
     identity: Option<String>,
@@ -126,20 +137,23 @@ impl Podman {
         let docker = Docker::connect(NAME, &EngineEndpoint::unix(&path))?;
         let is_ours = path.metadata().is_ok_and(|socket| socket.uid() == geteuid().as_raw());
         Ok(Some(Self::at(match own.filter(|_| is_ours) {
-            Some(own) => Place::Usual { docker, own },
+            Some(own) => {
+                Place::Usual(Box::new(Usual { path, docker, own, is_of_this_system: OnceLock::new() }))
+            }
             None => Place::There(docker),
         })))
     }
 
     fn at(place: Place) -> Self {
-        Self { place, service: Mutex::new(Service::default()), seen: std::sync::Mutex::default() }
+        let closed = AtomicBool::new(false);
+        Self { place, service: Mutex::default(), closed, seen: std::sync::Mutex::default() }
     }
 
     /// Whether it runs on this machine, so that the ports that it publishes are this machine's.
     pub fn is_local(&self) -> bool {
         match &self.place {
             Place::There(docker) => docker.is_local(),
-            Place::Usual { .. } | Place::Own(_) => true,
+            Place::Usual(_) | Place::Own(_) => true,
         }
     }
 
@@ -147,13 +161,14 @@ impl Podman {
     async fn api(&self) -> Result<&Docker, RuntimeError> {
         let own = match &self.place {
             Place::There(docker) => return Ok(docker),
-            Place::Usual { own, .. } | Place::Own(own) => own,
+            Place::Usual(usual) => &usual.own,
+            Place::Own(own) => own,
         };
         let mut service = self.service.lock().await;
         let docker = match self.listening().await {
             Some(docker) => docker,
             None => {
-                service.start(own).await?;
+                service.start(own, &self.closed).await?;
                 &own.docker
             }
         };
@@ -165,22 +180,43 @@ impl Podman {
     async fn listening(&self) -> Option<&Docker> {
         let own = match &self.place {
             Place::There(docker) => return Some(docker),
-            Place::Usual { docker, own } => {
+            Place::Usual(usual) => {
+                let Usual { path, docker, own, is_of_this_system } = &**usual;
                 let seen = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
                 if seen().is_some_and(|at| at.elapsed() < TRUSTED) {
                     return Some(docker);
                 }
                 if !docker.is_gone().await {
+                    if is_of_this_system.get().is_none() {
+                        let _is_found_out_twice =
+                            is_of_this_system.set(listener_is_of_this_system(path).await);
+                    }
                     *seen() = Some(Instant::now());
                     return Some(docker);
                 }
-                own
+                match is_of_this_system.get() {
+                    Some(true) => own,
+                    _ => return Some(docker),
+                }
             }
             Place::Own(own) => own,
         };
         // One that was started by a broker which has gone is as good as our own.
         UnixStream::connect(&own.socket).await.is_ok().then_some(&own.docker)
     }
+}
+
+/// Whether who listens there is Podman, or systemd on its behalf, on the file system that is seen from here: not something that leads to
+/// another host, such as ssh, nor a Podman outside of the container in which the broker runs. Of a socket that listens the credentials of the
+/// peer are those of whoever had it listen (`unix(7)`, SO_PEERCRED).
+async fn listener_is_of_this_system(path: &Path) -> bool {
+    let Ok(stream) = UnixStream::connect(path).await else { return false };
+    let Some(pid) = stream.peer_cred().ok().and_then(|peer| peer.pid()) else { return false };
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let command = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
+    let place = |root: &Path| root.metadata().ok().map(|root| (root.dev(), root.ino()));
+    let root = place(&process.join("root"));
+    ["podman", "systemd"].contains(&command.trim()) && root.is_some() && root == place(Path::new("/"))
 }
 
 /// What a text names.
@@ -192,17 +228,30 @@ fn endpoint(host: &str) -> Result<EngineEndpoint, RuntimeError> {
 }
 
 impl Service {
-    /// Starts a service, which listens when this returns.
-    async fn start(&mut self, own: &Own) -> Result<(), RuntimeError> {
-        let Own { program, socket, .. } = own;
-        let failed = |message: String| {
-            RuntimeError::new(ErrorKind::Unreachable, message)
-                .hint("see what `podman info` says, or name a service that listens in runtimes.podman.host")
+    /// Starts a service, which listens when this returns, unless it is `closed` meanwhile.
+    async fn start(&mut self, own: &Own, closed: &AtomicBool) -> Result<(), RuntimeError> {
+        let message = match self.failed.take_if(|(at, _)| at.elapsed() < TRUSTED) {
+            Some((_, message)) => message,
+            None => match self.try_start(own, closed).await {
+                Ok(()) => return Ok(()),
+                Err(message) => message,
+            },
         };
-        if self.closed {
-            let message = "podman's service is not started any more: the broker is ending";
-            return Err(RuntimeError::new(ErrorKind::Unreachable, message));
+        let error = RuntimeError::new(ErrorKind::Unreachable, message.clone());
+        if closed.load(Ordering::Relaxed) {
+            return Err(error);
         }
+        self.failed = Some((Instant::now(), message));
+        Err(error.hint("see what `podman info` says, or name a service that listens in runtimes.podman.host"))
+    }
+
+    async fn try_start(&mut self, own: &Own, closed: &AtomicBool) -> Result<(), String> {
+        let Own { program, socket, .. } = own;
+        let check_open = || match closed.load(Ordering::Relaxed) {
+            true => Err("podman's service is not started any more: the broker is ending".to_owned()),
+            false => Ok(()),
+        };
+        check_open()?;
         // What is there is a dead service's.
         drop(std::fs::remove_file(socket));
         let mut command = Command::new(program);
@@ -210,20 +259,20 @@ impl Service {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
         // A group of its own, so that Ctrl-C on the broker leaves it to the broker to end it.
         command.process_group(0).kill_on_drop(true);
-        let spawned = command.spawn();
-        let child =
-            self.child.insert(spawned.map_err(|error| failed(format!("podman cannot be run: {error}")))?);
+        let spawned = command.spawn().map_err(|error| format!("podman cannot be run: {error}"));
+        let child = self.child.insert(spawned?);
         let deadline = Instant::now() + PATIENCE;
         while UnixStream::connect(socket).await.is_err() {
             if let Ok(Some(status)) = child.try_wait() {
-                return Err(failed(format!("`podman system service` has ended: {status}")));
+                return Err(format!("`podman system service` has ended: {status}"));
             }
             if Instant::now() >= deadline {
-                return Err(failed(format!(
+                return Err(format!(
                     "`podman system service` does not listen after {} s",
                     PATIENCE.as_secs()
-                )));
+                ));
             }
+            check_open()?;
             sleep(PAUSE).await;
         }
         Ok(())
@@ -294,10 +343,12 @@ impl Runtime for Podman {
     async fn close(&self) {
         let socket = match &self.place {
             Place::There(_) => return,
-            Place::Usual { own, .. } | Place::Own(own) => &own.socket,
+            Place::Usual(usual) => &usual.own.socket,
+            Place::Own(own) => &own.socket,
         };
+        // Whoever is about to start one has the lock.
+        self.closed.store(true, Ordering::Relaxed);
         let mut service = self.service.lock().await;
-        service.closed = true;
         let Some(mut child) = service.child.take() else { return };
         if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
             // It may have ended by itself just now.
@@ -361,7 +412,7 @@ impl Runtime for Podman {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -390,12 +441,14 @@ mod tests {
     /// A session's directory with a service that listens, and a `podman` command that only leaves word that it was run.
     struct Place {
         directory: tempfile::TempDir,
+        /// What is taken for found out of who listens.
+        is_of_this_system: bool,
     }
 
     impl Place {
         fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
-            let place = Self { directory };
+            let place = Self { directory, is_of_this_system: true };
             let program = place.path("commands/podman");
             std::fs::create_dir_all(program.parent().unwrap()).unwrap();
             std::fs::create_dir_all(place.usual().parent().unwrap()).unwrap();
@@ -422,7 +475,12 @@ mod tests {
                 "PATH" => Some(self.path("commands").display().to_string()),
                 _ => None,
             };
-            Podman::find(None, &variable, &self.own()).unwrap().unwrap()
+            let podman = Podman::find(None, &variable, &self.own()).unwrap().unwrap();
+            // What listens in these tests is no Podman.
+            if let super::Place::Usual(usual) = &podman.place {
+                usual.is_of_this_system.set(self.is_of_this_system).unwrap();
+            }
+            podman
         }
 
         fn command_was_run(&self) -> bool {
@@ -506,6 +564,22 @@ mod tests {
         }
         let _back = Answering::at(place.usual(), "/store");
         assert_eq!(podman.identity().await.unwrap().unwrap(), "/store");
+    }
+
+    /// P3: what leads to another host, or out of the container in which the broker runs, may keep its containers under the same path.
+    #[tokio::test]
+    async fn nothing_takes_the_place_of_what_leads_elsewhere() {
+        let place = Place { is_of_this_system: false, ..Place::new() };
+        let theirs = Answering::at(place.usual(), "/store");
+        assert!(!listener_is_of_this_system(&place.usual()).await, "this process is no Podman");
+        let podman = place.find();
+        podman.identity().await.unwrap();
+        theirs.end().await;
+        sleep(TRUSTED).await;
+        let _own = Answering::at(place.own(), "/store");
+        let error = podman.engine().await.unwrap_err();
+        assert!(error.message.contains("session/podman/podman.sock"), "{error}");
+        assert!(!place.command_was_run());
     }
 
     #[tokio::test]

@@ -353,7 +353,7 @@ impl Client {
 /// The event in a message; none if it is of a kind that is not known here.
 fn event(message: &sse::Message) -> Result<Option<Event>, serde_json::Error> {
     match &*message.event {
-        "agent" | "agent_deleted" | "progress" | "pool" | "missed" => {
+        "agent" | "agent_deleted" | "progress" | "pool" | "broker" | "missed" => {
             serde_json::from_str(&message.data).map(Some)
         }
         _ => Ok(None),

@@ -258,3 +258,19 @@ async fn a_command_that_is_refused_is_a_problem_and_no_upgrade() {
     let error = broker.client.exec("default", "dev", &ExecRequest::default()).await.map(drop).unwrap_err();
     assert_eq!(error.code(), Code::NotRunning);
 }
+
+#[test]
+fn every_event_that_is_known_is_read() {
+    let (project, name) = ("shop".to_owned(), "dev".to_owned());
+    for told in [
+        Event::AgentDeleted { project: project.clone(), name: name.clone() },
+        Event::Progress { project, name, message: "pulling".to_owned(), current: None, total: Some(1) },
+        Event::Pool { lease: None, ports: vec![8000] },
+        Event::Broker,
+        Event::Missed { count: 1 },
+    ] {
+        let data = serde_json::to_string(&told).unwrap();
+        let message = sse::Message { event: told.name().to_owned(), data };
+        assert_eq!(event(&message).unwrap(), Some(told));
+    }
+}

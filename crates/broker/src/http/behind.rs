@@ -60,11 +60,11 @@ impl Looks {
 }
 
 fn lasts((status, _): &Page) -> Duration {
-    if status.is_some_and(|status| status < 400) { LASTS.0 } else { LASTS.1 }
+    if status.is_some_and(|status| status < 500) { LASTS.0 } else { LASTS.1 }
 }
 
 /// What is behind the agent's ports: whether something listens, and with what it answers if it speaks HTTP. (The answer to a `GET /`
-/// may be 15 s old, and 5 s if it was an error.)
+/// may be 15 s old, and 5 s if it was an error of the server.)
 #[utoipa::path(get, path = "/v1/agents/{project}/{name}/behind", tag = "agents",
     params(("project" = String, Path), ("name" = String, Path)),
     responses((status = 200, body = BehindDocument), (status = 404, body = Problem)))]
@@ -148,11 +148,11 @@ fn read(page: &[u8]) -> Page {
 mod tests {
     use super::*;
 
-    /// What the page shows of an error is gone soon after that is mended.
+    /// What the page shows of an error is gone soon after that is mended. (That there is nothing at `/` is as it should be for an API.)
     #[test]
     fn errors_are_looked_at_again_sooner() {
         let told = |status: Option<u16>| lasts(&(status, None)).as_secs();
-        assert_eq!([Some(200), Some(307), Some(404), Some(500), None].map(told), [15, 15, 5, 5, 5]);
+        assert_eq!([Some(200), Some(307), Some(404), Some(500), None].map(told), [15, 15, 15, 5, 5]);
     }
 
     #[test]

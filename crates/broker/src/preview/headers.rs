@@ -1,5 +1,6 @@
 //! What of the headers is for whom: what concerns one connection alone stays there, and the page's session reaches no agent.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use axum::extract::Request;
@@ -140,29 +141,54 @@ pub(super) fn add_forwarded(headers: &mut HeaderMap, peer: IpAddr, host: &Header
     }
 }
 
+/// Where people find a preview: the scheme, and the host with its port.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Site {
+    pub(super) proto: Cow<'static, str>,
+    pub(super) host: HeaderValue,
+}
+
 /// Says, after [`add_forwarded`], nothing but `localhost:PORT` (`sent_host`) of where the browser is, beside `Host`. Servers that take requests for
 /// names that they know alone look for names in more places than `Host`: Rails in `X-Forwarded-Host` (ActionDispatch::HostAuthorization), Next.js
 /// in `Origin` (`allowedDevOrigins`); and both want these to agree before they believe a form. The scheme stays the true one. Another site's
 /// origin stays too, so that the server can tell it.
-pub(super) fn ask_as_localhost(headers: &mut HeaderMap, sent_host: &HeaderValue, host: &HeaderValue) {
-    let public = headers.remove(FORWARDED_HOST);
-    headers.remove(FORWARDED_PORT);
+pub(super) fn ask_as_localhost(headers: &mut HeaderMap, sent_host: &HeaderValue, host: &HeaderValue) -> Site {
+    // Of several proxies the first has spoken to the browser.
+    let first = |value: Option<HeaderValue>| {
+        let value = value.as_ref()?.to_str().ok()?.split(',').next()?.trim();
+        (!value.is_empty()).then(|| value.to_owned())
+    };
+    let proto: Cow<'static, str> = match first(headers.get(FORWARDED_PROTO).cloned()).as_deref() {
+        None | Some("http" | "ws") => "http".into(),
+        Some("https" | "wss") => "https".into(),
+        Some(other) => other.to_owned().into(),
+    };
+    let public = first(headers.remove(FORWARDED_HOST));
+    let port = first(headers.remove(FORWARDED_PORT));
     headers.remove(FORWARDED);
-    let proto =
-        headers.get(FORWARDED_PROTO).and_then(|proto| proto.to_str().ok()).unwrap_or("http").to_owned();
-    let names: Vec<&str> =
-        [Some(host), public.as_ref()].into_iter().flatten().filter_map(|it| it.to_str().ok()).collect();
+    // One that the proxy names apart, unless it is the usual one, which browsers leave out.
+    let port = port.filter(|port| !matches!((&*proto, port.as_str()), ("http", "80") | ("https", "443")));
+    let with_port = match (&public, port) {
+        (Some(name), Some(port)) if !name.contains(':') => Some(format!("{name}:{port}")),
+        _ => None,
+    };
+    let names = [with_port.as_deref(), public.as_deref(), host.to_str().ok()];
+    // What a browser says to come from another site does, whatever its other headers say.
+    let is_foreign =
+        headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site" || site == "same-site");
     for header in [ORIGIN, REFERER] {
-        let led = headers.get(&header).and_then(|value| {
-            let rest = value.to_str().ok()?.strip_prefix(&proto)?.strip_prefix("://")?;
-            let rest =
-                names.iter().find_map(|name| rest.strip_prefix(name).filter(|rest| ends_a_host(rest)))?;
+        let led = headers.get(&header).filter(|_| !is_foreign).and_then(|value| {
+            let rest = value.to_str().ok()?.strip_prefix(&*proto)?.strip_prefix("://")?;
+            let whole = |name: &str| rest.strip_prefix(name).filter(|rest| ends_a_host(rest));
+            let rest = names.iter().flatten().find_map(|name| whole(name))?;
             HeaderValue::try_from(format!("{proto}://{}{rest}", sent_host.to_str().ok()?)).ok()
         });
         if let Some(led) = led {
             headers.insert(header, led);
         }
     }
+    let public = names.into_iter().flatten().next().and_then(|name| HeaderValue::from_str(name).ok());
+    Site { proto, host: public.unwrap_or_else(|| host.clone()) }
 }
 
 /// Whether what follows a host in a URL shows that it is whole.
@@ -194,15 +220,15 @@ pub(super) fn strip_websocket_key(headers: &mut HeaderMap) {
     headers.remove(SEC_WEBSOCKET_ACCEPT);
 }
 
-/// A server that was asked as `sent_host` leads to that: its redirections lead back to the preview, which is at `proto://host`.
-pub(super) fn lead_back(headers: &mut HeaderMap, sent_host: &HeaderValue, proto: &str, host: &HeaderValue) {
+/// A server that was asked as `sent_host` leads to that: its redirections lead back to the preview, which is at `site`.
+pub(super) fn lead_back(headers: &mut HeaderMap, sent_host: &HeaderValue, site: &Site) {
     let led = headers.get(LOCATION).and_then(|value| {
-        let value = value.to_str().ok()?;
+        let (value, proto) = (value.to_str().ok()?, &*site.proto);
         // It may know by which scheme it is asked; one that wants another is not made to go round in circles.
         let rest =
             value.strip_prefix("http://").or_else(|| value.strip_prefix(proto)?.strip_prefix("://"))?;
         let rest = rest.strip_prefix(sent_host.to_str().ok()?).filter(|rest| ends_a_host(rest))?;
-        HeaderValue::try_from(format!("{proto}://{}{rest}", host.to_str().ok()?)).ok()
+        HeaderValue::try_from(format!("{proto}://{}{rest}", site.host.to_str().ok()?)).ok()
     });
     if let Some(led) = led {
         headers.insert(LOCATION, led);
@@ -296,10 +322,10 @@ mod tests {
 
     #[test]
     fn a_redirection_leads_back_to_the_preview() {
-        let check = |proto: &str, location: &str| {
+        let check = |proto: &'static str, location: &str| {
             let mut headers = map(&[("location", location)]);
-            let host = HeaderValue::from_static("a-dev.example.com");
-            lead_back(&mut headers, &localhost(8000), proto, &host);
+            let site = Site { proto: proto.into(), host: HeaderValue::from_static("a-dev.example.com") };
+            lead_back(&mut headers, &localhost(8000), &site);
             headers["location"].to_str().unwrap().to_owned()
         };
         assert_eq!(check("https", "http://localhost:8000/x?y"), "https://a-dev.example.com/x?y");
@@ -316,32 +342,55 @@ mod tests {
             let mut headers = map(sent);
             let host = HeaderValue::from_static("a.dev.localhost:9800");
             add_forwarded(&mut headers, [127, 0, 0, 1].into(), &host, "http");
-            ask_as_localhost(&mut headers, &localhost(8000), &host);
+            let site = ask_as_localhost(&mut headers, &localhost(8000), &host);
             for name in ["x-forwarded-host", "x-forwarded-port", "forwarded"] {
                 assert!(!headers.contains_key(name), "{name}");
             }
-            ["origin", "referer"]
-                .map(|name| headers.get(name).map(|value| value.to_str().unwrap().to_owned()))
+            let told =
+                |name: &str| headers.get(name).map_or("none", |value| value.to_str().unwrap()).to_owned();
+            (told("origin"), told("referer"), format!("{}://{}", site.proto, site.host.to_str().unwrap()))
         };
-        let some = |origin: &str, referer: &str| [Some(origin.to_owned()), Some(referer.to_owned())];
-        let own = [("origin", "http://a.dev.localhost:9800"), ("referer", "http://a.dev.localhost:9800/x?y")];
-        assert_eq!(check(&own), some("http://localhost:8000", "http://localhost:8000/x?y"));
-        assert_eq!(check(&[]), [None, None]);
+        let expected = |origin: &str, referer: &str, site: &str| {
+            (origin.to_owned(), referer.to_owned(), site.to_owned())
+        };
+        let here = "http://a.dev.localhost:9800";
+        let own = [("origin", here), ("referer", "http://a.dev.localhost:9800/x?y")];
+        assert_eq!(check(&own), expected("http://localhost:8000", "http://localhost:8000/x?y", here));
+        assert_eq!(check(&[]), expected("none", "none", here));
         for other in
             ["null", "http://evil.example", "http://a.dev.localhost:98001", "https://a.dev.localhost:9800"]
         {
-            assert_eq!(check(&[("origin", other), ("referer", other)]), some(other, other));
+            assert_eq!(check(&[("origin", other), ("referer", other)]), expected(other, other, here));
         }
         // A proxy on this host that ends TLS, and asks under a name of its own.
-        let proxied = [
-            ("x-forwarded-host", "dev.example.com"),
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-port", "443"),
-            ("forwarded", "host=dev.example.com"),
-            ("origin", "https://dev.example.com"),
-            ("referer", "https://dev.example.com/"),
+        for (said, port, public) in [
+            ("dev.example.com", "443", "https://dev.example.com"),
+            ("dev.example.com, inner.example.com", "443", "https://dev.example.com"),
+            ("dev.example.com", "8443", "https://dev.example.com:8443"),
+            ("dev.example.com:8443", "8443", "https://dev.example.com:8443"),
+        ] {
+            for proto in ["https", "wss", "https, http"] {
+                let proxied = [
+                    ("x-forwarded-host", said),
+                    ("x-forwarded-proto", proto),
+                    ("x-forwarded-port", port),
+                    ("forwarded", "host=dev.example.com"),
+                    ("origin", public),
+                ];
+                assert_eq!(
+                    check(&proxied),
+                    expected("https://localhost:8000", "none", public),
+                    "{said} {proto}"
+                );
+            }
+        }
+        // Whoever says so of itself is not believed more than the browser.
+        let forged = [
+            ("x-forwarded-host", "evil.example"),
+            ("origin", "http://evil.example"),
+            ("sec-fetch-site", "cross-site"),
         ];
-        assert_eq!(check(&proxied), some("https://localhost:8000", "https://localhost:8000/"));
+        assert_eq!(check(&forged).0, "http://evil.example");
     }
 
     #[test]

@@ -48,6 +48,7 @@ use settings::PreviewHost;
 
 use self::address::Address;
 use self::connections::Connections;
+use self::headers::Site;
 use self::notice::{Notice, Reader};
 use self::trouble::Trouble;
 use crate::core::Core;
@@ -205,12 +206,12 @@ impl Previews {
         if let Some(mark) = &self.mark {
             headers::mark_passage(headers, mark.clone());
         }
-        let sent_host = match self.core.settings.server.broker.preview_host {
-            PreviewHost::Keep => host.clone(),
+        let (sent_host, site) = match self.core.settings.server.broker.preview_host {
+            PreviewHost::Keep => (host.clone(), Site { proto: proto.into(), host }),
             PreviewHost::Localhost => {
                 let localhost = headers::localhost(to.port());
-                headers::ask_as_localhost(headers, &localhost, &host);
-                localhost
+                let site = headers::ask_as_localhost(headers, &localhost, &host);
+                (localhost, site)
             }
         };
         headers.insert(HOST, sent_host.clone());
@@ -218,7 +219,7 @@ impl Previews {
             headers::ask_for_websocket(headers);
         }
         // In a box, as what is made for each request is to be small.
-        Ok(Box::new(Passage { agent: address.key, to, host, sent_host, proto, reader, upgrade }))
+        Ok(Box::new(Passage { agent: address.key, to, site, sent_host, reader, upgrade }))
     }
 
     /// Asks with a body, or for what becomes something else.
@@ -265,10 +266,9 @@ struct Asked {
 struct Passage {
     agent: AgentKey,
     to: Reach,
-    /// The host that was asked for, and the one that the server is told.
-    host: HeaderValue,
+    /// Where people find it, and the host that the server is told.
+    site: Site,
     sent_host: HeaderValue,
-    proto: &'static str,
     reader: Reader,
     upgrade: Option<Upgrade>,
 }
@@ -302,7 +302,7 @@ impl Passage {
         let headers = response.headers_mut();
         headers::strip_hop_by_hop(headers, is_upgrade);
         headers::confine_cookies(headers);
-        headers::lead_back(headers, &self.sent_host, self.proto, &self.host);
+        headers::lead_back(headers, &self.sent_host, &self.site);
         response
     }
 }

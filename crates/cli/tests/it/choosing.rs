@@ -67,6 +67,25 @@ fn the_runtime_of_the_settings_is_chosen_whatever_answers() {
     assert_eq!((host.leased(), host.json(&["list"])["agents"].clone()), (vec![], json!([])));
 }
 
+/// An agent is not ended for one that cannot be started in its place.
+#[test]
+fn a_runtime_that_is_out_of_reach_takes_over_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let kubeconfig = directory.path().join("config");
+    let text = "clusters: [{ name: a, cluster: { server: 'http://127.0.0.1:1' } }]\n\
+        contexts: [{ name: a, context: { cluster: a, user: a } }]\n\
+        users: [{ name: a, user: {} }]\n\
+        current-context: a\n";
+    std::fs::write(&kubeconfig, text).unwrap();
+    let mut host = Host::with_pool(4).with_kubeconfig(kubeconfig.to_str().unwrap());
+    host.serve();
+    host.ok(&["start", "dev", "--runtime", "process", "--", "sleep", "100000"]);
+    let agent = host.agent("dev");
+    let error = host.error(6, &["start", "dev", "--replace", "--runtime", "kubernetes", "--image", "any"]);
+    assert_eq!(error["code"], "runtime_unreachable", "{error}");
+    assert_eq!(host.agent("dev"), agent);
+}
+
 #[test]
 fn where_no_engine_answers_each_is_told_of_and_what_could_be_done() {
     let mut host = Host::with_settings(settings("", &["docker", "podman"]), 4);

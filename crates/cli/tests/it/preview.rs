@@ -218,6 +218,20 @@ fn a_server_that_checks_names_can_be_asked_as_localhost() {
     );
 }
 
+/// Of a proxy that ends TLS and asks under another name the server hears the scheme alone.
+#[test]
+fn a_redirect_of_a_server_that_is_asked_as_localhost_leads_back_through_the_proxy() {
+    let stage = Stage::new(", preview_host: localhost");
+    let port = stage.host.port(0);
+    stage.serve(0, move |_, mut stream| {
+        answer(&mut stream, &format!("Location: https://localhost:{port}/in\r\n"), "")
+    });
+    let host = format!("Host: {}", stage.name("a"));
+    let proxied = ["X-Forwarded-Host: dev.example.com", "X-Forwarded-Proto: https"];
+    let told = stage.ask(&["GET / HTTP/1.1", &host, proxied[0], proxied[1]]);
+    assert!(told.contains("\r\nlocation: https://dev.example.com/in\r\n"), "{told}");
+}
+
 #[test]
 fn where_nothing_is_a_page_says_so() {
     let stage = Stage::new("");

@@ -143,7 +143,7 @@ pub fn find(
         variable("DOCKER_CONFIG").map(PathBuf::from).or_else(|| home.map(|home| home.join(".docker")));
     let context = match (variable("DOCKER_CONTEXT"), &folder) {
         (Some(context), _) => Some(context),
-        (None, Some(folder)) => current_context(folder)?,
+        (None, Some(folder)) => current_context(folder),
         (None, None) => None,
     };
     match (context.filter(|context| context != "default"), folder) {
@@ -179,20 +179,26 @@ struct CommandSettings {
     current_context: Option<String>,
 }
 
-/// The context that the command's settings select. Settings that cannot be read or are empty select none, as the command has it.
-fn current_context(folder: &Path) -> Result<Option<String>, RuntimeError> {
+/// The context that the command's settings select. Settings that cannot be read or understood, or are empty, select none, as the command
+/// has it.
+fn current_context(folder: &Path) -> Option<String> {
     let path = folder.join("config.json");
     let text = match fs::read_to_string(&path) {
         Ok(text) if !text.trim().is_empty() => text,
-        Ok(_) => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Ok(_) => return None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "docker's settings cannot be read: no context is taken from them");
-            return Ok(None);
+            return None;
         }
     };
-    let settings: CommandSettings = understood(&path, &text)?;
-    Ok(settings.current_context.filter(|context| !context.is_empty()))
+    match understood::<CommandSettings>(&path, &text) {
+        Ok(settings) => settings.current_context.filter(|context| !context.is_empty()),
+        Err(error) => {
+            tracing::warn!(%error, "no context is taken from docker's settings");
+            None
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -371,9 +377,9 @@ mod tests {
         let settings = home.path().join(".docker/config.json");
         let without = check(None, &[], home.path());
         assert!(without.is_ok());
-        for empty in ["", " \n", "{}"] {
-            write(&settings, empty);
-            assert_eq!(check(None, &[], home.path()), without, "{empty:?}");
+        for without_word in ["", " \n", "{}", "{", "[]"] {
+            write(&settings, without_word);
+            assert_eq!(check(None, &[], home.path()), without, "{without_word:?}");
         }
         // It cannot be read, whoever one is.
         fs::remove_file(&settings).unwrap();
@@ -398,7 +404,5 @@ mod tests {
         let certificates = docker.join("contexts/tls").join(folder_of_context("remote"));
         write(&certificates.join("docker/ca.pem"), "");
         assert!(refused(&[("DOCKER_CONTEXT", "remote")]).starts_with("Unsupported: engines behind TLS"));
-        write(&docker.join("config.json"), "{");
-        assert!(refused(&[]).ends_with("config.json is not understood"));
     }
 }
