@@ -27,6 +27,8 @@ use crate::verdict::{self, Meeting, Verdict, decide};
 
 /// How long a runtime may take to answer that has no agents as far as is known.
 pub(crate) const UNUSED: Duration = Duration::from_secs(5);
+/// How long the first request waits for what is to be done about one agent.
+const TAKING_UP: Duration = Duration::from_secs(3);
 /// In every how manieth round of the timer such a runtime is looked at as well: what a lost ledger knew of may be there.
 const UNUSED_EVERY: u32 = 30;
 
@@ -96,22 +98,34 @@ impl Core {
             unstarted.retain(|id, _| listing.iter().any(|it| is_it(id, it)));
         }
         for key in self.keys_to_settle(name, &listing, engine.as_deref()) {
-            self.settle(&key).await;
+            let core = Arc::clone(self);
+            self.see_to(async move { core.settle(&key).await }).await;
         }
         self.warn_of_engine(name, engine.as_deref());
         for key in self.keys_to_forget(name) {
-            self.forget_ended(&key).await;
+            let core = Arc::clone(self);
+            self.see_to(async move { core.forget_ended(&key).await }).await;
         }
         let mut in_conflict = BTreeSet::new();
         for observed in listing.iter() {
-            if let Some(tag) = self.tag_of(observed)
-                && self.meet(&runtime, observed, tag).await == Met::InConflict
-            {
+            let Some(tag) = self.tag_of(observed) else { continue };
+            let (core, runtime, seen) = (Arc::clone(self), Arc::clone(&runtime), observed.clone());
+            let met = self.see_to(async move { core.meet(&runtime, &seen, tag).await }).await;
+            if met == Some(Met::InConflict) {
                 in_conflict.insert(conflict(name, observed));
             }
         }
         let is_over = |about: &str| about.starts_with(&conflicts(name)) && !in_conflict.contains(about);
         self.take_back(is_over);
+    }
+
+    /// Does what is to be done about one agent. The removal of a pod may take minutes, for which the first request does not wait: the work goes on
+    /// by itself then, with the agent locked and its ports leased. None if it does.
+    async fn see_to<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        if self.state().taken_up.is_some() {
+            return Some(work.await);
+        }
+        tokio::time::timeout(TAKING_UP, self.tasks.spawn(work)).await.ok()?.ok()
     }
 
     /// Tells that nothing is known of the agents of a runtime, if it has any that live.

@@ -90,6 +90,25 @@ fn a_slow_stop_keeps_the_ports_until_it_is_done() {
     assert_eq!((host.agent("dev")["state"].as_str(), host.leased()), (Some("stopped"), vec![]));
 }
 
+/// P4: what is left of an agent that has ended is removed, and whoever asks for something meanwhile is not kept waiting for that.
+#[test]
+fn a_leftover_that_is_slow_to_go_does_not_keep_the_broker_from_answering() {
+    needs_docker!();
+    let (mut host, image) = (host(), image());
+    let mut start = idle("dev", &image);
+    start.insert(2, "--rm");
+    host.ok(&start);
+    host.kill_broker();
+    docker(&["kill", &format!("apple-{}", host.container("dev"))]);
+    fs::write(host.path("container.is-slow"), "").unwrap();
+    host.serve();
+    host.ok(&["start", "other", "--runtime", "process", "--", "sleep", "100000"]);
+    assert_eq!(host.fake_containers().len(), 1);
+    fs::remove_file(host.path("container.is-slow")).unwrap();
+    eventually("it is gone", || host.fake_containers().is_empty());
+    eventually("it is forgotten", || host.json(&["list"])["agents"].as_array().unwrap().len() == 1);
+}
+
 #[test]
 fn a_name_that_something_else_has_is_a_conflict() {
     needs_docker!();

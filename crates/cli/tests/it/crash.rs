@@ -166,7 +166,11 @@ const PODS: Subject = Subject {
     runtime: "kubernetes",
     expose: Some("host_port"),
     seen: observer::pods,
-    end: |host, name| drop(kubectl(&["exec", &host.container(name), "--", "sh", "-c", "kill 1"])),
+    end: |host, name| {
+        // The end takes the shell that brings it about along.
+        let kill = ["exec", &host.container(name), "--", "sh", "-c", "kill 1"];
+        drop(kubectl_command().args(kill).output());
+    },
     remove: |host, name| drop(kubectl(&["delete", "pod", "--now", &host.container(name)])),
     left: observer::claims,
 };
