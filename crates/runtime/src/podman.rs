@@ -230,19 +230,20 @@ fn endpoint(host: &str) -> Result<EngineEndpoint, RuntimeError> {
 impl Service {
     /// Starts a service, which listens when this returns, unless it is `closed` meanwhile.
     async fn start(&mut self, own: &Own, closed: &AtomicBool) -> Result<(), RuntimeError> {
-        let message = match self.failed.take_if(|(at, _)| at.elapsed() < TRUSTED) {
-            Some((_, message)) => message,
-            None => match self.try_start(own, closed).await {
-                Ok(()) => return Ok(()),
-                Err(message) => message,
-            },
+        let unreachable = |message: &str| {
+            RuntimeError::new(ErrorKind::Unreachable, message)
+                .hint("see what `podman info` says, or name a service that listens in runtimes.podman.host")
         };
-        let error = RuntimeError::new(ErrorKind::Unreachable, message.clone());
-        if closed.load(Ordering::Relaxed) {
-            return Err(error);
+        // It counts from when it was tried, however many ask meanwhile.
+        if let Some((_, message)) = self.failed.as_ref().filter(|(at, _)| at.elapsed() < TRUSTED) {
+            return Err(unreachable(message));
         }
-        self.failed = Some((Instant::now(), message));
-        Err(error.hint("see what `podman info` says, or name a service that listens in runtimes.podman.host"))
+        let tried = self.try_start(own, closed).await;
+        tried.map_err(|message| {
+            let error = unreachable(&message);
+            self.failed = Some((Instant::now(), message));
+            error
+        })
     }
 
     async fn try_start(&mut self, own: &Own, closed: &AtomicBool) -> Result<(), String> {
@@ -539,6 +540,13 @@ mod tests {
         assert!(!place.command_was_run(), "none is started only to ask for ports");
         let error = podman.engine().await.unwrap_err();
         assert!(error.message.starts_with("`podman system service` has ended"), "{error}");
+        assert!(place.command_was_run());
+        // Those who ask again and again do not keep it from being tried again.
+        std::fs::remove_file(place.path("run")).unwrap();
+        for _ in 0..3 {
+            sleep(TRUSTED / 2).await;
+            drop(podman.engine().await.unwrap_err());
+        }
         assert!(place.command_was_run());
         let _own = Answering::at(place.own(), "/store");
         assert_eq!(asked().await, format!("unix://{}", place.own().display()));
