@@ -23,7 +23,9 @@ export async function openPage(options = {}) {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
   const page = await context.newPage();
   const seen = { context, page, told: [], mayFail: false };
-  page.on("console", (message) => message.type() === "error" && !seen.mayFail && seen.told.push(message.text()));
+  // Where a network of the host comes or goes, as engines' do, Chromium breaks off what it loads.
+  const isOfHost = (text) => text.includes("net::ERR_NETWORK_CHANGED");
+  page.on("console", (message) => message.type() === "error" && !seen.mayFail && !isOfHost(message.text()) && seen.told.push(message.text()));
   page.on("pageerror", (error) => seen.told.push(String(error)));
   page.on("request", (request) => {
     const { hostname } = new URL(request.url());

@@ -184,7 +184,7 @@ fn serve_known_names(stage: &Stage) {
         let proto = header("x-forwarded-proto").unwrap();
         let is_own = origin.is_none_or(|origin| origin == format!("{proto}://{host}"));
         let said = if names.iter().flatten().all(is_known) && is_own { "let in" } else { "refused" };
-        answer(&mut stream, "", said);
+        answer(&mut stream, "Connection: close\r\n", said);
     });
 }
 
@@ -224,7 +224,7 @@ fn a_redirect_of_a_server_that_is_asked_as_localhost_leads_back_through_the_prox
     let stage = Stage::new(", preview_host: localhost");
     let port = stage.host.port(0);
     stage.serve(0, move |_, mut stream| {
-        answer(&mut stream, &format!("Location: https://localhost:{port}/in\r\n"), "")
+        answer(&mut stream, &format!("Connection: close\r\nLocation: https://localhost:{port}/in\r\n"), "")
     });
     let host = format!("Host: {}", stage.name("a"));
     let proxied = ["X-Forwarded-Host: dev.example.com", "X-Forwarded-Proto: https"];
