@@ -32,10 +32,7 @@ fn chosen(host: &Host) -> Value {
 #[test]
 fn the_first_engine_that_answers_is_chosen_in_the_order_docker_podman_container() {
     needs_docker!();
-    if !engine_is_here("podman") {
-        eprintln!("Podman is not here: not tested");
-        return;
-    }
+    needs_podman!();
     for (out_of_reach, expected) in
         [(&[][..], "docker"), (&["docker"], "podman"), (&["docker", "podman"], "container")]
     {
@@ -48,10 +45,7 @@ fn the_first_engine_that_answers_is_chosen_in_the_order_docker_podman_container(
 #[test]
 fn the_runtime_of_the_settings_is_chosen_whatever_answers() {
     needs_docker!();
-    if !engine_is_here("podman") {
-        eprintln!("Podman is not here: not tested");
-        return;
-    }
+    needs_podman!();
     let mut host = Host::with_settings(settings("default_runtime: podman,", &[]), 4);
     host.serve();
     assert_eq!(chosen(&host), "podman");
@@ -103,10 +97,7 @@ fn where_no_engine_answers_each_is_told_of_and_what_could_be_done() {
 /// Whoever names an endpoint means that engine: another one is where nobody looks for the agent.
 #[test]
 fn no_engine_takes_the_place_of_one_that_is_named_and_cannot_be_used() {
-    if !engine_is_here("podman") {
-        eprintln!("Podman is not here: not tested");
-        return;
-    }
+    needs_podman!();
     let mut host = Host::with_pool(4);
     host.serve_with(&[("DOCKER_HOST", "ssh://me@build.example")]);
     assert_eq!(host.json(&["broker", "status"])["broker"]["default_runtime"], Value::Null);
@@ -135,10 +126,7 @@ fn no_engine_takes_the_place_of_one_that_is_named_and_cannot_be_used() {
 #[test]
 fn the_doctor_tells_where_each_engine_is_and_its_version() {
     needs_docker!();
-    if !engine_is_here("podman") {
-        eprintln!("Podman is not here: not tested");
-        return;
-    }
+    needs_podman!();
     let mut host = Host::with_pool(4).with_fake_container();
     host.serve();
     let found = host.json(&["doctor"])["doctor"]["checks"].clone();

@@ -21,10 +21,7 @@ fn services(host: &Host) -> Vec<i32> {
 
 #[test]
 fn the_broker_s_own_service_is_started_again_and_ends_with_it() {
-    if !engine_is_here("podman") {
-        eprintln!("Podman is not here: not tested");
-        return;
-    }
+    needs_podman!();
     let mut host = Host::with_pool(4);
     host.serve();
     let image = image();
@@ -85,10 +82,7 @@ impl Drop for Service {
 /// P4: an engine may come up after the broker, as after the host was started anew. Until then nothing is known, and it is said so.
 #[test]
 fn an_engine_that_comes_after_the_broker_is_found() {
-    if !engine_is_here("podman") {
-        eprintln!("Podman is not here: not tested");
-        return;
-    }
+    needs_podman!();
     let mut host = Host::looking_every("500ms", 4);
     host.serve();
     let image = image();
@@ -113,10 +107,7 @@ fn an_engine_that_comes_after_the_broker_is_found() {
 /// P4: a service that someone else runs may end at any time. What it ran is seen by the broker's own in its place, and what ends is.
 #[test]
 fn a_service_that_ends_is_replaced_by_the_broker_s_own() {
-    if !engine_is_here("podman") {
-        eprintln!("Podman is not here: not tested");
-        return;
-    }
+    needs_podman!();
     let directory = tempfile::tempdir_in("/tmp").unwrap();
     let run = directory.path().display().to_string();
     let service = Service::in_session(&run);

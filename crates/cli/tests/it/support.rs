@@ -529,6 +529,17 @@ macro_rules! needs_docker {
 }
 pub(crate) use needs_docker;
 
+/// The same of Podman.
+macro_rules! needs_podman {
+    () => {
+        if !crate::support::engine_is_here("podman") {
+            eprintln!("Podman is not here: not tested");
+            return;
+        }
+    };
+}
+pub(crate) use needs_podman;
+
 /// The image with which agents are run: busybox.
 pub(crate) fn image() -> String {
     std::env::var("BERTHOLD_TEST_IMAGE").unwrap_or_else(|_| "localhost/berthold-test:1".to_owned())

@@ -118,10 +118,7 @@ fn a_foreign_container_is_shown_by_name_also_without_a_socket() {
 /// P7: the same of Podman, while its service runs.
 #[test]
 fn a_foreign_podman_container_is_shown_by_name() {
-    if !engine_is_here("podman") {
-        eprintln!("Podman is not here: not tested");
-        return;
-    }
+    needs_podman!();
     let (host, image) = (Host::started(10), image());
     let (foreign, port) = (format!("{}-foreign", host.project()), host.port(2));
     let publish = format!("127.0.0.1:{port}:80");
