@@ -32,14 +32,26 @@ impl Core {
         };
         match known {
             Some(known) => Ok(known),
-            None => match self.ask_engine(runtime).await {
-                // One that is slow to say who it is may answer all the same.
-                Err(error) if error.kind == ErrorKind::Unreachable && runtime.engine().await.is_err() => {
-                    Err(error)
-                }
-                // Who it is is not needed to run something there.
-                answer => Ok(answer.unwrap_or_default()),
-            },
+            None => self.answering_engine(runtime).await,
+        }
+    }
+
+    /// Which engine answers under the name of this runtime at this moment; none if it does not tell.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreachable`] if none answers.
+    pub(crate) async fn answering_engine(
+        &self,
+        runtime: &dyn Runtime,
+    ) -> Result<Option<String>, RuntimeError> {
+        match self.ask_engine(runtime).await {
+            // What does not tell who it is need not answer for that, and one that is slow to tell may answer all the same.
+            Ok(None) => runtime.engine().await.map(|_answers| None),
+            Err(error) if error.kind == ErrorKind::Unreachable => {
+                runtime.engine().await.map(|_answers| None).map_err(|_silence| error)
+            }
+            // Who it is is not needed to run something there.
+            answer => Ok(answer.unwrap_or_default()),
         }
     }
 

@@ -221,7 +221,11 @@ impl Core {
         spec: &AgentSpec,
     ) -> Result<(), OperationError> {
         self.check_sources(runtime.as_ref(), spec, record.spec.as_ref())?;
-        let answers = self.engine_of(runtime.as_ref()).await;
+        // Of another runtime than that which runs the agent nothing has been heard just now.
+        let answers = match runtime.name() == record.runtime {
+            true => self.engine_of(runtime.as_ref()).await,
+            false => self.answering_engine(runtime.as_ref()).await,
+        };
         answers.map_err(|source| not_answering(&record.key, runtime.as_ref(), source))?;
         self.check_lease(record, spec.ports).await?;
         self.prepare_image(runtime, &record.key, spec).await
