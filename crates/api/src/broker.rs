@@ -63,6 +63,9 @@ pub struct RuntimeStatus {
     /// Whether something names an endpoint for it that cannot be used. No other runtime is then taken by default that comes after it.
     #[serde(default)]
     pub misnamed: bool,
+    /// Which of the broker's warnings says that it does not answer, if one does.
+    #[serde(default)]
+    pub warning: Option<String>,
 }
 
 /// `{"broker": …}`

@@ -23,6 +23,7 @@ use crate::error::chain;
 use crate::holder::Sockets;
 use crate::probe;
 use crate::runtimes::Locality;
+use crate::warnings::About;
 
 /// How often, and how far apart, a port that an agent had a moment ago is asked again before it counts as held by someone else:
 /// an engine may close its socket a little after it said that the container ended.
@@ -196,10 +197,10 @@ impl Core {
             () = silenced => return None,
             answer = runtime.held_ports(only_here) => answer,
         };
-        let about = format!("silent {name}");
+        let about = About::Silent(name.to_owned());
         match answer {
             Ok(held) => {
-                self.take_back(|it| it == about);
+                self.take_back(|it| *it == about);
                 Some(held)
             }
             Err(error) => {
@@ -214,7 +215,7 @@ impl Core {
                         SILENT.as_secs(),
                         error.hint.map_or_else(String::new, |hint| format!("; {hint}"))
                     );
-                    self.warn(&about, &text);
+                    self.warn(about, &text);
                 }
                 None
             }

@@ -30,6 +30,7 @@ use crate::outcome::Before;
 use crate::runtimes::Runtimes;
 use crate::verdict::{Absence, Unstarted};
 use crate::view;
+use crate::warnings::About;
 
 /// How many events a slow listener may be behind before it misses some.
 const EVENT_BACKLOG: usize = 1024;
@@ -95,7 +96,7 @@ pub(crate) struct State {
     /// The ports of others of which each runtime told last, for when it does not tell.
     pub(crate) told_held: BTreeMap<&'static str, Vec<HeldPort>>,
     /// What a person should know of, by what it is about.
-    pub(crate) warnings: BTreeMap<String, String>,
+    pub(crate) warnings: BTreeMap<About, String>,
 }
 
 /// The state while its lock is held. When it is let go of, the guards have followed the pool.

@@ -14,6 +14,7 @@ use crate::error::{OperationError, shown};
 use crate::lifecycle::runtime_error;
 use crate::listing::Listing;
 use crate::model::AgentRecord;
+use crate::warnings::About;
 
 impl Core {
     /// Which engine answers under the name of this runtime; none if it does not tell. It is asked unless an agent that it runs vouches
@@ -132,9 +133,9 @@ impl Core {
                 state.agents.values().filter(|record| record.runtime == runtime && record.is_live());
             records.filter(|it| is_elsewhere(it, engine)).map(|record| shown(&record.key)).collect()
         };
-        let about = format!("engine {runtime}");
+        let about = About::OtherEngine(runtime.to_owned());
         let Some(first) = elsewhere.first() else {
-            self.take_back(|it| it == about);
+            self.take_back(|it| *it == about);
             return;
         };
         let text = format!(
@@ -142,7 +143,7 @@ impl Core {
             elsewhere.join(", "),
             remedy(runtime, first)
         );
-        self.warn(&about, &text);
+        self.warn(about, &text);
     }
 }
 

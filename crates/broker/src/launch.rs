@@ -19,6 +19,7 @@ use crate::model::{AgentRecord, AgentSpec, join_ports};
 use crate::runtimes::Locality;
 use crate::spec;
 use crate::view::{self, HOST_NETWORK};
+use crate::warnings::About;
 
 /// How long an agent is watched after its start for ending at once.
 const SETTLE: Duration = Duration::from_millis(15);
@@ -136,13 +137,13 @@ impl Core {
     /// Where the ports of a running agent are published, as its listing says it. That some of them are not is told.
     pub(crate) fn published(&self, record: &AgentRecord, observed: &Observed) -> Option<String> {
         let lacking = lacking(record, observed);
-        let (about, address) = (unpublished(&record.key), address(record, observed));
+        let (about, address) = (About::Unpublished(record.key.clone()), address(record, observed));
         if address.is_some() || lacking.len() == record.ports().len() {
-            self.take_back(|it| it == about);
+            self.take_back(|it| *it == about);
         } else {
             // It was not started so: someone has made it anew.
             let text = format!("{} runs without its ports {} published", record.key, join_ports(&lacking));
-            self.warn(&about, &text);
+            self.warn(about, &text);
         }
         address
     }
@@ -290,11 +291,6 @@ pub(crate) fn address(record: &AgentRecord, observed: &Observed) -> Option<Strin
 fn lacking(record: &AgentRecord, observed: &Observed) -> Vec<Port> {
     let is_there = |port: &Port| observed.published.iter().any(|it| it.host == port.get());
     record.ports().iter().copied().filter(|port| !is_there(port)).collect()
-}
-
-/// What the warning of ports that are not published is about.
-pub(crate) fn unpublished(key: &AgentKey) -> String {
-    format!("published {key}")
 }
 
 /// Whether a creation that was refused so has certainly created nothing.

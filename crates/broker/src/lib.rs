@@ -48,6 +48,7 @@ mod lifecycle;
 mod listen;
 mod listing;
 mod lock;
+mod meet;
 mod model;
 mod outcome;
 mod places;
@@ -66,6 +67,7 @@ mod survey;
 mod tls;
 mod verdict;
 mod view;
+mod warnings;
 mod watch;
 
 pub use home::{Home, NoHome};

@@ -9,25 +9,27 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pool::{AgentKey, Clash, Owner, Port};
+use pool::AgentKey;
 use runtime::{Observed, ObservedState, Runtime, RuntimeError};
-use tokio::time::{Instant, sleep};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::clock;
 use crate::core::Core;
 use crate::engines::is_elsewhere;
 use crate::error::chain;
-use crate::labels::{self, Tag};
+use crate::labels::Tag;
 use crate::launch;
 use crate::leases::Ending;
-use crate::ledger::Change;
 use crate::listing::Listing;
-use crate::model::{AgentRecord, Lease, Stage, join_ports};
-use crate::verdict::{self, Meeting, Verdict, decide};
+use crate::meet::Met;
+use crate::model::{AgentRecord, Stage};
+use crate::verdict::{self, Verdict, decide};
+use crate::warnings::About;
 
 /// How long a runtime may take to answer that has no agents as far as is known.
 pub(crate) const UNUSED: Duration = Duration::from_secs(5);
-/// How long the first request waits for what is to be done about one agent.
+/// How long the first request waits for what is to be removed.
 const TAKING_UP: Duration = Duration::from_secs(3);
 /// In every how manieth round of the timer such a runtime is looked at as well: what a lost ledger knew of may be there.
 const UNUSED_EVERY: u32 = 30;
@@ -59,10 +61,18 @@ impl Core {
         let meant = self.runtimes.usable().filter(|runtime| is_meant(runtime.name()));
         let rounds = meant.map(|runtime| {
             let limit = if in_use.contains(runtime.name()) { Duration::MAX } else { UNUSED };
-            let core = Arc::clone(self);
-            let round = tokio::spawn(async move { core.reconcile_runtime(runtime).await });
+            let (core, (answered, answer)) = (Arc::clone(self), oneshot::channel());
             // A round that is not waited for any more goes on by itself.
-            tokio::time::timeout(limit, round)
+            let round = tokio::spawn(async move {
+                let answers = core.listed(runtime.as_ref()).await;
+                let _nobody_waits_any_more = answered.send(());
+                core.heed(&runtime, answers).await;
+            });
+            async move {
+                if timeout(limit, answer).await.is_ok() {
+                    drop(round.await);
+                }
+            }
         });
         drop(futures_util::future::join_all(rounds).await);
     }
@@ -86,61 +96,92 @@ impl Core {
 
     /// Looks at one runtime.
     pub(crate) async fn reconcile_runtime(self: &Arc<Self>, runtime: Arc<dyn Runtime>) {
+        let answers = self.listed(runtime.as_ref()).await;
+        self.heed(&runtime, answers).await;
+    }
+
+    /// Brings the ledger and the runtime to agree, given what that has said. What is to be removed comes last: it may take minutes,
+    /// while numbers that nothing but a listing shows to be held are known only once all of that is entered.
+    async fn heed(
+        self: &Arc<Self>,
+        runtime: &Arc<dyn Runtime>,
+        answers: Result<(Listing, Option<String>), RuntimeError>,
+    ) {
         let name = runtime.name();
-        let about = format!("runtime {name}");
-        let (listing, engine) = match self.listed(runtime.as_ref()).await {
+        let (listing, engine) = match answers {
             Ok(answers) => answers,
             Err(error) => return self.warn_unreachable(name, &error),
         };
-        self.unwarn(&about);
+        if self.take_back(|it| *it == About::Unreachable(name.to_owned())) {
+            tracing::info!(runtime = name, "answers again");
+        }
         if let Some(unstarted) = self.state().unstarted.get_mut(name) {
             let is_it = |id: &str, it: &Observed| it.id == *id && it.state == ObservedState::Created;
             unstarted.retain(|id, _| listing.iter().any(|it| is_it(id, it)));
         }
-        for key in self.keys_to_settle(name, &listing, engine.as_deref()) {
-            let core = Arc::clone(self);
-            self.see_to(async move { core.settle(&key).await }).await;
+        let Due { at_once, mut removals } = self.due(name, &listing, engine.as_deref());
+        for key in at_once {
+            self.settle(&key).await;
         }
         self.warn_of_engine(name, engine.as_deref());
-        for key in self.keys_to_forget(name) {
-            let core = Arc::clone(self);
-            self.see_to(async move { core.forget_ended(&key).await }).await;
-        }
-        let mut in_conflict = BTreeSet::new();
+        let (mut strays, mut in_conflict) = (Vec::new(), BTreeSet::new());
         for observed in listing.iter() {
             let Some(tag) = self.tag_of(observed) else { continue };
-            let (core, runtime, seen) = (Arc::clone(self), Arc::clone(&runtime), observed.clone());
-            let met = self.see_to(async move { core.meet(&runtime, &seen, tag).await }).await;
-            if met == Some(Met::InConflict) {
-                in_conflict.insert(conflict(name, observed));
+            match self.meet(runtime, observed, tag.clone(), false).await {
+                Met::InOrder => {}
+                Met::InConflict => drop(in_conflict.insert(About::conflict(name, observed))),
+                Met::Leftover => strays.push((observed.clone(), tag)),
             }
         }
-        let is_over = |about: &str| about.starts_with(&conflicts(name)) && !in_conflict.contains(about);
-        self.take_back(is_over);
+        self.take_back(|about| {
+            matches!(about, About::Conflict { runtime, .. } if runtime == name)
+                && !in_conflict.contains(about)
+        });
+        removals.extend(self.keys_to_forget(name));
+        if !removals.is_empty() || !strays.is_empty() {
+            self.remove_leftovers(Arc::clone(runtime), removals, strays).await;
+        }
     }
 
-    /// Does what is to be done about one agent. The removal of a pod may take minutes, for which the first request does not wait: the work goes on
-    /// by itself then, with the agent locked and its ports leased. None if it does.
-    async fn see_to<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    /// Removes what is left of agents and of starts. The first request does not wait for long for that: it goes on by itself then, with
+    /// each agent locked and its ports leased, and is cut short by the end of the broker.
+    async fn remove_leftovers(
+        self: &Arc<Self>,
+        runtime: Arc<dyn Runtime>,
+        keys: Vec<AgentKey>,
+        strays: Vec<(Observed, Tag)>,
+    ) {
+        let core = Arc::clone(self);
+        let removals = async move {
+            for key in keys {
+                core.settle(&key).await;
+                core.forget_ended(&key).await;
+            }
+            for (observed, tag) in strays {
+                core.meet(&runtime, &observed, tag, true).await;
+            }
+        };
         if self.state().taken_up.is_some() {
-            return Some(work.await);
+            return removals.await;
         }
-        tokio::time::timeout(TAKING_UP, self.tasks.spawn(work)).await.ok()?.ok()
+        let shutdown = self.shutdown.clone();
+        let work = tokio::spawn(async move { shutdown.run_until_cancelled(removals).await });
+        drop(timeout(TAKING_UP, work).await);
     }
 
     /// Tells that nothing is known of the agents of a runtime, if it has any that live.
     fn warn_unreachable(&self, name: &str, error: &RuntimeError) {
         if self.state().agents.values().any(|agent| agent.runtime == name && agent.is_live()) {
             let text = format!("{name} does not answer, so nothing of it is changed: {}", chain(error));
-            self.warn(&format!("runtime {name}"), &text);
+            self.warn(About::Unreachable(name.to_owned()), &text);
         }
     }
 
     /// The live agents of a runtime of which the listing does not show what is known.
-    fn keys_to_settle(&self, runtime: &str, listing: &Listing, engine: Option<&str>) -> Vec<AgentKey> {
+    fn due(&self, runtime: &str, listing: &Listing, engine: Option<&str>) -> Due {
         let publishes_nothing = self.runtimes.get(runtime).is_ok_and(|it| !it.publishes());
         let mut state = self.state();
-        let (mut due, mut seen_again) = (Vec::new(), Vec::new());
+        let (mut due, mut seen_again) = (Due::default(), Vec::new());
         for record in state.agents.values().filter(|record| record.runtime == runtime) {
             let Some(lease) = &record.lease else { continue };
             let seen = listing.agent(&self.id, record);
@@ -159,8 +200,14 @@ impl Core {
             // Its engine was not there when this broker started.
             let is_unwatched =
                 state.taken_up.is_some() && seen.is_some() && !state.watched.contains(&lease.id);
-            if is_new_to_it || is_news || is_unwatched || verdict != Verdict::Keep {
-                due.push(record.key.clone());
+            let is_removed = match verdict {
+                Verdict::Ended => record.spec.as_ref().is_some_and(|spec| spec.remove),
+                verdict => verdict == Verdict::Remove,
+            };
+            if is_removed {
+                due.removals.push(record.key.clone());
+            } else if is_new_to_it || is_news || is_unwatched || verdict != Verdict::Keep {
+                due.at_once.push(record.key.clone());
             }
         }
         for lease in seen_again {
@@ -299,216 +346,12 @@ impl Core {
             tracing::error!(agent = %key, %error, "the end of a lease was not recorded; it stays");
         }
     }
-
-    /// What the labels of something on a runtime say, if it is one of this broker's agents.
-    pub(crate) fn tag_of(&self, observed: &Observed) -> Option<Tag> {
-        let by_id = || {
-            let state = self.state();
-            let known =
-                state.agents.values().find(|record| record.container.as_deref() == Some(&observed.id))?;
-            labels::read_known(&self.id, observed, known)
-        };
-        labels::read(&self.id, observed).or_else(by_id)
-    }
-
-    /// Deals with something on a runtime that carries this broker's labels but no lease that the ledger has.
-    async fn meet(self: &Arc<Self>, runtime: &Arc<dyn Runtime>, listed: &Observed, tag: Tag) -> Met {
-        let name = runtime.name();
-        let meeting = |seen: &Observed, known: Option<&AgentRecord>| {
-            let unstarted = self.state().unstarted(name, seen, &tag);
-            verdict::meet(&seen.state, &seen.id, &tag.lease, known, unstarted)
-        };
-        let known = self.agent(&tag.key);
-        if meeting(listed, known.as_ref()) == Meeting::Leave {
-            return self.warn_of_labels(name, listed, &tag, known.as_ref());
-        }
-        // What was told of it before may hold still.
-        let told = conflict(name, listed);
-        let as_before =
-            || if self.state().warnings.contains_key(&told) { Met::InConflict } else { Met::InOrder };
-        let Some(_lock) = self.try_lock(&tag.key) else { return as_before() };
-        let Ok(Some(observed)) = runtime.inspect(&listed.id).await else { return as_before() };
-        // Where names are ids, it may be another by now (L7).
-        if self.tag_of(&observed).as_ref() != Some(&tag) {
-            return Met::InOrder;
-        }
-        let known = self.agent(&tag.key);
-        match meeting(&observed, known.as_ref()) {
-            Meeting::Leave => {}
-            Meeting::Adopt => return self.adopt(runtime, &observed, tag, known).await,
-            Meeting::Twice(lease) => {
-                let text = format!(
-                    "{} runs twice: {} is not the one that the ledger knows (lease {lease}); end it by hand",
-                    tag.key, observed.id
-                );
-                self.warn(&told, &text);
-                return Met::InConflict;
-            }
-            Meeting::Remember => self.enter_past(name, &observed, tag).await,
-            Meeting::Await => self.state().note_unstarted(name, &observed.id),
-            Meeting::Remove => match runtime.remove(&observed.id).await {
-                Ok(()) => tracing::info!(agent = %tag.key, id = observed.id, "removed a leftover"),
-                Err(error) => {
-                    tracing::warn!(agent = %tag.key, id = observed.id, error = %chain(&error), "a leftover could not be removed");
-                }
-            },
-        }
-        Met::InOrder
-    }
-
-    /// Tells of an agent under its lease whose labels name other ports than that has: someone has made it anew.
-    fn warn_of_labels(
-        &self,
-        runtime: &str,
-        listed: &Observed,
-        tag: &Tag,
-        known: Option<&AgentRecord>,
-    ) -> Met {
-        let lease = known.and_then(|record| record.lease.as_ref()).filter(|held| held.id == tag.lease);
-        let Some(lease) = lease.filter(|held| held.ports != tag.ports) else { return Met::InOrder };
-        let text = format!(
-            "{} runs with labels that name the ports {}, while its lease has {}: start it anew with `--replace`",
-            tag.key,
-            join_ports(&tag.ports),
-            join_ports(&lease.ports)
-        );
-        self.warn(&conflict(runtime, listed), &text);
-        Met::InConflict
-    }
-
-    /// Enters an agent of which the ledger knows nothing and that has ended.
-    async fn enter_past(&self, runtime: &str, observed: &Observed, tag: Tag) {
-        let ObservedState::Exited { code, at, .. } = &observed.state else { return };
-        let mut record = AgentRecord::new(tag.key, runtime.to_owned());
-        record.stage = Stage::Exited;
-        record.container = Some(observed.id.clone());
-        record.former.clone_from(&tag.ports);
-        record.released_at = Some(clock::now());
-        record.ended_at = at.map(clock::moment);
-        record.exit_code = *code;
-        let owner = Owner::Agent(record.key.clone());
-        self.state().pool.remember(owner, &tag.ports, clock::now());
-        self.note_or_log(&record).await;
-    }
-
-    /// Takes a running agent into the ledger with exactly the ports that its labels tell.
-    async fn adopt(
-        self: &Arc<Self>,
-        runtime: &Arc<dyn Runtime>,
-        observed: &Observed,
-        tag: Tag,
-        known: Option<AgentRecord>,
-    ) -> Met {
-        let lease = Lease { id: tag.lease.clone(), ports: tag.ports.clone(), since: clock::now() };
-        let owner = Owner::Agent(tag.key.clone());
-        let reserved = {
-            let mut state = self.state();
-            let reserved = state.pool.reserve(lease.id.clone(), owner.clone(), &lease.ports, lease.since);
-            if reserved.is_ok() {
-                // It may have been taken for a stranger's.
-                let is_its = |port: &&Port| observed.published.iter().any(|it| it.host == port.get());
-                for port in lease.ports.iter().filter(is_its) {
-                    state.pool.unblock(*port);
-                }
-            }
-            reserved
-        };
-        if let Err(clash) = reserved {
-            let text = format!(
-                "{} runs as {} {}; it goes on, but has no lease: end one of the two",
-                tag.key,
-                observed.id,
-                with_clash(&clash)
-            );
-            self.warn(&conflict(runtime.name(), observed), &text);
-            return Met::InConflict;
-        }
-        let (former, released_at) =
-            known.as_ref().map(|record| (record.former.clone(), record.released_at)).unwrap_or_default();
-        let mut record = known.unwrap_or_else(|| AgentRecord::new(tag.key, runtime.name().to_owned()));
-        record.runtime = runtime.name().to_owned();
-        record.container = Some(observed.id.clone());
-        record.engine = self.engine_of(runtime.as_ref()).await.unwrap_or_default();
-        record.former.clear();
-        record.released_at = None;
-        // It may be of an earlier request than the one that is known, and keeps what it has when it is started anew.
-        let size = self.state().pool.size();
-        if let (Some(spec), Ok(count)) = (&mut record.spec, u16::try_from(lease.ports.len().min(size))) {
-            spec.ports = count;
-        }
-        record.lease = Some(lease.clone());
-        // Of what has failed nothing may be left, and this runs: whoever finds it so after a crash enters that it does.
-        record.stage = Stage::Starting;
-        record.reason = None;
-        let grant = Change::Grant { owner: owner.clone(), lease: lease.clone() };
-        let changes = vec![Change::Agent(Box::new(record.clone())), grant];
-        if let Err(error) = self.ledger.record(changes).on_disk().await {
-            tracing::error!(agent = %record.key, %error, "a running agent was not adopted; it will be tried again");
-            let mut state = self.state();
-            state.pool.cancel(&lease.id);
-            state.pool.remember(owner, &former, released_at.unwrap_or_default());
-            return Met::InOrder;
-        }
-        self.state().granted.insert(lease.id.clone(), Instant::now());
-        tracing::info!(agent = %record.key, id = observed.id, ports = ?lease.ports, "adopted a running agent by its labels");
-        self.resume(&record.key, &lease.id, runtime.as_ref(), &observed.id).await;
-        let now = runtime.inspect(&observed.id).await.ok().flatten();
-        drop(self.confirm(record, now.as_ref().unwrap_or(observed)).await);
-        Met::InOrder
-    }
-
-    /// Tells a person of something, once for each change.
-    pub(crate) fn warn(&self, about: &str, text: &str) {
-        let before = self.state().warnings.insert(about.to_owned(), text.to_owned());
-        if before.as_deref() != Some(text) {
-            tracing::error!("{text}");
-            self.tell(api::Event::Broker);
-        }
-    }
-
-    pub(crate) fn unwarn(&self, about: &str) {
-        if self.take_back(|it| it == about) {
-            tracing::info!("{about} answers again");
-        }
-    }
-
-    /// Tells no longer of what is over; whether there was any of that.
-    pub(crate) fn take_back(&self, is_over: impl Fn(&str) -> bool) -> bool {
-        let is_less = {
-            let mut state = self.state();
-            let before = state.warnings.len();
-            state.warnings.retain(|about, _| !is_over(about));
-            state.warnings.len() < before
-        };
-        if is_less {
-            self.tell(api::Event::Broker);
-        }
-        is_less
-    }
 }
 
-/// With what something runs that cannot be adopted.
-pub(crate) fn with_clash(clash: &Clash) -> String {
-    match clash {
-        Clash::Port { port, holder } => format!("with port {port}, which {holder} has too"),
-        Clash::Id { lease, holder } => format!("with the lease {lease}, which is that of {holder}"),
-    }
-}
-
-/// What came of meeting something that carries this broker's labels.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Met {
-    InOrder,
-    /// A person was told that something is to be done about it.
-    InConflict,
-}
-
-/// What a conflict is about, by which its warning is found again.
-fn conflict(runtime: &str, observed: &Observed) -> String {
-    format!("{}{}", conflicts(runtime), observed.id)
-}
-
-/// How all of a runtime begin.
-fn conflicts(runtime: &str) -> String {
-    format!("conflict {runtime} ")
+/// The agents that are to be brought up to date.
+#[derive(Default)]
+struct Due {
+    at_once: Vec<AgentKey>,
+    /// Of these something is to be removed, as far as the listing tells.
+    removals: Vec<AgentKey>,
 }

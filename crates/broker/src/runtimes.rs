@@ -240,6 +240,7 @@ impl Runtimes {
                     detail: lacks.as_ref().map(ToString::to_string),
                     hint: lacks.and_then(|lacks| lacks.hint),
                     misnamed,
+                    warning: None,
                 }
             }
             Err(error) => RuntimeStatus {
@@ -250,6 +251,7 @@ impl Runtimes {
                 detail: Some(error.message),
                 hint: error.hint,
                 misnamed,
+                warning: None,
             },
         }
     }

@@ -29,6 +29,7 @@ use crate::listen::{Address, ListenError, Listener};
 use crate::lock::{self, BrokerLock, LockError};
 use crate::runtimes::Runtimes;
 use crate::tls::{self, TlsError};
+use crate::warnings::About;
 
 /// How long, at the start, the ports of agents that run are waited for, where it is the broker that publishes them.
 const RESUMING: Duration = Duration::from_secs(10);
@@ -159,7 +160,7 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
             damage.reason
         );
         tracing::error!("{text}");
-        state.warnings.insert("ledger".to_owned(), text);
+        state.warnings.insert(About::Ledger, text);
     }
     if is_lost {
         let path = home.ledger();
@@ -168,7 +169,7 @@ async fn run(options: ServeOptions, shutdown: impl Future<Output = ()> + Send) -
             path.display()
         );
         tracing::error!("{text}");
-        state.warnings.insert("ledger".to_owned(), text);
+        state.warnings.insert(About::Ledger, text);
     }
     enter(&mut state, contents);
     let pool = settings.settings.server.broker.port_pool.as_ref();
@@ -349,13 +350,13 @@ fn announce(core: &Core, own_port: Option<Port>) {
             pool.range
         );
         tracing::warn!("{text}");
-        core.state().warnings.insert("guards".to_owned(), text);
+        core.state().warnings.insert(About::Guards, text);
     }
     if let Some(port) = own_port.filter(|port| pool.range.contains(*port)) {
         let text =
             format!("the pool {} covers the broker's own port {port}, which is left out of it", pool.range);
         tracing::warn!("{text}");
-        core.state().warnings.insert("own port".to_owned(), text);
+        core.state().warnings.insert(About::OwnPort, text);
     }
     if let Some(ephemeral) = unreserved_ephemeral_overlap(pool.range) {
         let text = format!(
@@ -364,7 +365,7 @@ fn announce(core: &Core, own_port: Option<Port>) {
             pool.range, pool.range
         );
         tracing::warn!("{text}");
-        core.state().warnings.insert("ephemeral range".to_owned(), text);
+        core.state().warnings.insert(About::EphemeralRange, text);
     }
 }
 

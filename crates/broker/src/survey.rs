@@ -14,8 +14,9 @@ use crate::engines::is_elsewhere;
 use crate::error::chain;
 use crate::labels::Tag;
 use crate::listing::Listing;
+use crate::meet::with_clash;
 use crate::model::{AgentRecord, Stage};
-use crate::reconcile::{UNUSED, with_clash};
+use crate::reconcile::UNUSED;
 use crate::verdict::{self, Meeting, Verdict, decide};
 
 impl Core {

@@ -171,11 +171,6 @@ pub(crate) fn counts(state: &State, now: Moment) -> api::Counts {
     api::Counts { free, leased, remembered, cooling, blocked }
 }
 
-/// The warnings in the order of what they are about.
-pub(crate) fn warnings(warnings: &BTreeMap<String, String>) -> Vec<String> {
-    warnings.values().cloned().collect()
-}
-
 fn port(number: pool::Port, state: &PortState<'_>) -> api::PoolPort {
     use api::PoolPortState::{Blocked, Cooling, Free, Leased, Remembered};
     let mut port = api::PoolPort {

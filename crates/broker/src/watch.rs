@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::core::Core;
 use crate::error::chain;
-use crate::launch::unpublished;
 use crate::model::AgentRecord;
 use crate::verdict::SECOND_LOOK;
+use crate::warnings::About;
 
 /// For how long a watcher waits in one request.
 const WATCH_LIMIT: Duration = Duration::from_secs(600);
@@ -38,8 +38,8 @@ impl Core {
                 () = core.watch_lease(&key, &lease.id, runtime, id) => {}
             }
             core.state().watched.remove(&lease.id);
-            let of_ports = [format!("ports {key}"), unpublished(&key)];
-            core.take_back(|about| of_ports.iter().any(|it| it == about));
+            let of_ports = [About::Unreached(key.clone()), About::Unpublished(key)];
+            core.take_back(|about| of_ports.contains(about));
         });
     }
 
@@ -163,14 +163,16 @@ impl Core {
         runtime: &dyn Runtime,
         id: &str,
     ) -> bool {
-        let about = format!("ports {key}");
+        let about = About::Unreached(key.clone());
         match runtime.resume(id).await {
             Ok(()) => {
-                self.unwarn(&about);
+                if self.take_back(|it| *it == about) {
+                    tracing::info!(agent = %key, "its ports can be reached again");
+                }
                 true
             }
             Err(error) => {
-                self.warn(&about, &format!("the ports of {key} cannot be reached: {}", chain(&error)));
+                self.warn(about, &format!("the ports of {key} cannot be reached: {}", chain(&error)));
                 self.enter_unpublished(key, lease);
                 false
             }

@@ -86,7 +86,7 @@ function warnings() {
     if (pool.counts.free + pool.counts.remembered < few) said.set("the pool", `The pool is nearly full: fewer than ${few} of ${pool.size} ports can still be given.`);
   }
   // What the broker has found out of such a runtime would be the same once more.
-  const isTold = (warning) => broker.runtimes.some(({ name }) => said.has(`runtime ${name}`) && warning.startsWith(`${name} does not answer`));
+  const isTold = (text) => broker.runtimes.some(({ name, warning }) => warning === text && said.has(`runtime ${name}`));
   for (const warning of broker?.warnings ?? []) if (!isTold(warning)) said.set(`warning ${warning}`, warning);
   return said;
 }

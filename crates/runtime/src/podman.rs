@@ -187,9 +187,10 @@ impl Podman {
                     return Some(docker);
                 }
                 if !docker.is_gone().await {
-                    if is_of_this_system.get().is_none() {
-                        let _is_found_out_twice =
-                            is_of_this_system.set(listener_is_of_this_system(path).await);
+                    if is_of_this_system.get().is_none()
+                        && let Some(is_of_it) = listener_is_of_this_system(path).await
+                    {
+                        let _is_found_out_twice = is_of_this_system.set(is_of_it);
                     }
                     *seen() = Some(Instant::now());
                     return Some(docker);
@@ -208,15 +209,15 @@ impl Podman {
 
 /// Whether who listens there is Podman, or systemd on its behalf, on the file system that is seen from here: not something that leads to
 /// another host, such as ssh, nor a Podman outside of the container in which the broker runs. Of a socket that listens the credentials of the
-/// peer are those of whoever had it listen (`unix(7)`, SO_PEERCRED).
-async fn listener_is_of_this_system(path: &Path) -> bool {
-    let Ok(stream) = UnixStream::connect(path).await else { return false };
-    let Some(pid) = stream.peer_cred().ok().and_then(|peer| peer.pid()) else { return false };
+/// peer are those of whoever had it listen (`unix(7)`, SO_PEERCRED). None if nobody does.
+async fn listener_is_of_this_system(path: &Path) -> Option<bool> {
+    let stream = UnixStream::connect(path).await.ok()?;
+    let Some(pid) = stream.peer_cred().ok().and_then(|peer| peer.pid()) else { return Some(false) };
     let process = PathBuf::from(format!("/proc/{pid}"));
     let command = std::fs::read_to_string(process.join("comm")).unwrap_or_default();
     let place = |root: &Path| root.metadata().ok().map(|root| (root.dev(), root.ino()));
     let root = place(&process.join("root"));
-    ["podman", "systemd"].contains(&command.trim()) && root.is_some() && root == place(Path::new("/"))
+    Some(["podman", "systemd"].contains(&command.trim()) && root.is_some() && root == place(Path::new("/")))
 }
 
 /// What a text names.
@@ -240,7 +241,10 @@ impl Service {
         }
         let tried = self.try_start(own, closed).await;
         tried.map_err(|message| {
-            let error = unreachable(&message);
+            let error = match closed.load(Ordering::Relaxed) {
+                true => RuntimeError::new(ErrorKind::Unreachable, &message),
+                false => unreachable(&message),
+            };
             self.failed = Some((Instant::now(), message));
             error
         })
@@ -579,7 +583,11 @@ mod tests {
     async fn nothing_takes_the_place_of_what_leads_elsewhere() {
         let place = Place { is_of_this_system: false, ..Place::new() };
         let theirs = Answering::at(place.usual(), "/store");
-        assert!(!listener_is_of_this_system(&place.usual()).await, "this process is no Podman");
+        assert_eq!(
+            listener_is_of_this_system(&place.usual()).await,
+            Some(false),
+            "this process is no Podman"
+        );
         let podman = place.find();
         podman.identity().await.unwrap();
         theirs.end().await;

@@ -19,6 +19,7 @@ use crate::core::Core;
 use crate::listen::Address;
 use crate::model::Stage;
 use crate::view;
+use crate::warnings::About;
 
 /// Which ports are wanted.
 #[derive(Deserialize, IntoParams)]
@@ -62,11 +63,14 @@ pub(super) async fn broker(
     looked: Result<Query<Looked>, QueryRejection>,
 ) -> Result<Json<BrokerDocument>, Refusal> {
     let Query(looked) = looked?;
-    let runtimes = if looked.runtimes { core.runtimes.statuses().await } else { Vec::new() };
+    let mut runtimes = if looked.runtimes { core.runtimes.statuses().await } else { Vec::new() };
     let default_runtime = core.runtimes.default_of(&runtimes);
     let mut warnings = changed_settings(&core);
     let state = core.state();
-    warnings.extend(view::warnings(&state.warnings));
+    for runtime in &mut runtimes {
+        runtime.warning = state.warnings.get(&About::Unreachable(runtime.name.clone())).cloned();
+    }
+    warnings.extend(state.warnings.values().cloned());
     Ok(Json(BrokerDocument {
         broker: api::Broker {
             version: env!("CARGO_PKG_VERSION").to_owned(),

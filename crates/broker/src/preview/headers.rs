@@ -166,8 +166,8 @@ pub(super) fn ask_as_localhost(headers: &mut HeaderMap, sent_host: &HeaderValue,
     let public = first(headers.remove(FORWARDED_HOST));
     let port = first(headers.remove(FORWARDED_PORT));
     headers.remove(FORWARDED);
-    // One that the proxy names apart, unless it is the usual one, which browsers leave out.
-    let port = port.filter(|port| !matches!((&*proto, port.as_str()), ("http", "80") | ("https", "443")));
+    // One that the proxy names apart, unless it is a usual one, which browsers leave out: 80 with https is that of a proxy further in.
+    let port = port.filter(|port| !["80", "443"].contains(&port.as_str()));
     let with_port = match (&public, port) {
         (Some(name), Some(port)) if !name.contains(':') => Some(format!("{name}:{port}")),
         _ => None,
@@ -366,6 +366,8 @@ mod tests {
         for (said, port, public) in [
             ("dev.example.com", "443", "https://dev.example.com"),
             ("dev.example.com, inner.example.com", "443", "https://dev.example.com"),
+            // That of a proxy further in, which is asked without TLS.
+            ("dev.example.com", "80", "https://dev.example.com"),
             ("dev.example.com", "8443", "https://dev.example.com:8443"),
             ("dev.example.com:8443", "8443", "https://dev.example.com:8443"),
         ] {

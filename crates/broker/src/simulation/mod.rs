@@ -31,6 +31,7 @@ use crate::ledger::{self, ByHand};
 use crate::model::Stage;
 use crate::runtimes::Runtimes;
 use crate::serve::{enter, keep_up, take_up};
+use crate::warnings::About;
 
 use engine::Engine;
 use world::{Counts, Fate, World};
@@ -355,7 +356,8 @@ fn next_free(core: &Core) -> Option<u16> {
 
 /// Whether a person is told that this runs without a lease, for what it had is another's by now: a stranger has started it again.
 fn is_warned_of(core: &Core, id: &str) -> bool {
-    core.state().warnings.contains_key(&format!("conflict docker {id}"))
+    let conflict = About::Conflict { runtime: "docker".to_owned(), id: id.to_owned() };
+    core.state().warnings.contains_key(&conflict)
 }
 
 /// Puts a broker together as `serve` does, without sockets.

@@ -155,6 +155,7 @@ mod tests {
             detail: None,
             hint: None,
             misnamed: false,
+            warning: None,
         }
     }
 

@@ -54,6 +54,10 @@ fn the_command_lines_byte_for_byte() {
 fn a_service_that_does_not_run_changes_nothing() {
     needs_docker!();
     let (mut host, image) = (host(), image());
+    fs::write(host.path("container.is-down"), "").unwrap();
+    assert_eq!(host.error(6, &idle("dev", &image))["code"], "runtime_unreachable");
+    assert_eq!(host.leased(), [], "nothing was asked to be run");
+    fs::remove_file(host.path("container.is-down")).unwrap();
     host.ok(&idle("dev", &image));
     fs::write(host.path("container.is-down"), "").unwrap();
     let error = host.error(6, &idle("other", &image));
@@ -107,6 +111,26 @@ fn a_leftover_that_is_slow_to_go_does_not_keep_the_broker_from_answering() {
     fs::remove_file(host.path("container.is-slow")).unwrap();
     eventually("it is gone", || host.fake_containers().is_empty());
     eventually("it is forgotten", || host.json(&["list"])["agents"].as_array().unwrap().len() == 1);
+}
+
+/// A broker that ends does not wait for the removal of leftovers: the next one takes them up.
+#[test]
+fn a_broker_ends_while_a_leftover_is_slow_to_go() {
+    needs_docker!();
+    let (mut host, image) = (host(), image());
+    let mut start = idle("dev", &image);
+    start.insert(2, "--rm");
+    host.ok(&start);
+    host.kill_broker();
+    docker(&["kill", &format!("apple-{}", host.container("dev"))]);
+    fs::write(host.path("container.is-slow"), "").unwrap();
+    host.serve();
+    host.stop_broker();
+    assert!(!host.broker_log().contains("some operations did not come to an end"), "{}", host.broker_log());
+    assert_eq!(host.fake_containers().len(), 1);
+    fs::remove_file(host.path("container.is-slow")).unwrap();
+    host.serve();
+    eventually("it is gone", || host.fake_containers().is_empty());
 }
 
 #[test]

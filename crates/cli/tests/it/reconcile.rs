@@ -313,6 +313,66 @@ fn another_engine_under_the_same_name_gives_nothing_back() {
     eventually_or("it is adopted", || host.leased() == leased, || host.broker_log());
 }
 
+/// P1: after its ledger is lost, the ports of what runs are leased again before the first request is answered, whatever else there is
+/// to be removed: for a number that nothing but a listing shows to be held, no probe would tell.
+#[test]
+fn what_runs_is_adopted_before_leftovers_are_removed() {
+    needs_docker!();
+    let (image, directory) = (image(), tempfile::tempdir_in("/tmp").unwrap());
+    let socket = directory.path().join("engine.sock");
+    let mut host = Host::with_engine_at(&socket, "1s", 6);
+    let engine = Between::open(&socket);
+    host.serve();
+    host.ok(&idle_agent("dev", &image));
+    let (leased, broker) = (host.leased(), fs::read_to_string(host.path("broker.id")).unwrap());
+    host.kill_broker();
+    // What starts leave that are cut short. A listing has the newest first.
+    for (name, lease) in [("x", "X"), ("y", "Y"), ("z", "Z")] {
+        let container = host.container(name);
+        let labels = [
+            format!("broker={}", broker.trim()),
+            format!("agent={}/{name}", host.project()),
+            format!("project={}", host.project()),
+            format!("name={name}"),
+            format!("lease=01M3CM4DSXWMAKC80YFZRB7X5{lease}"),
+            format!("ports={}", host.port(4)),
+        ]
+        .map(|label| format!("--label=berthold.{label}"));
+        let mut create = vec!["create", "--name", &container];
+        create.extend(labels.iter().map(String::as_str));
+        create.extend([image.as_str(), "true"]);
+        docker(&create);
+    }
+    drop(engine);
+    let engine = Between::leaving_out(&socket, Some("DELETE /"));
+    fs::remove_file(host.path("ledger.db")).unwrap();
+    host.serve();
+    assert_eq!(host.leased(), leased);
+    assert_eq!(host.containers().len(), 4, "nothing can be removed yet");
+    drop(engine);
+    let _engine = Between::open(&socket);
+    eventually_or("the leftovers are gone", || host.containers().len() == 1, || host.broker_log());
+}
+
+/// Who it is need not be known to run something there.
+#[test]
+fn an_engine_that_does_not_say_who_it_is_runs_agents() {
+    needs_docker!();
+    let (image, directory) = (image(), tempfile::tempdir_in("/tmp").unwrap());
+    let socket = directory.path().join("engine.sock");
+    let mut host = Host::with_engine_at(&socket, "1h", 6);
+    let engine = Between::leaving_out(&socket, Some("/info HTTP"));
+    host.serve();
+    host.ok(&idle_agent("dev", &image));
+    assert_eq!(host.agent("dev")["state"], "running");
+    drop(engine);
+    let leased = host.leased();
+    assert_eq!(host.error(6, &idle_agent("other", &image))["code"], "runtime_unreachable");
+    assert_eq!(host.leased(), leased);
+    let _engine = Between::open(&socket);
+    host.ok(&["delete", "dev"]);
+}
+
 /// P7: an engine that hangs is waited for once, and not by everyone who needs a port, one after the other.
 #[test]
 fn an_engine_that_hangs_is_waited_for_once() {

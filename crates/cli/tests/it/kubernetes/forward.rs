@@ -224,6 +224,26 @@ fn forward_resets_what_is_cut_off_and_outlives_the_api_server_s_absence() {
     assert_eq!(host.agent("dev")["published"], "127.0.0.1");
 }
 
+/// P4: a cluster that has just gone away is known to have before an agent elsewhere is ended in favour of a pod.
+#[test]
+fn nothing_is_ended_for_a_cluster_that_has_gone_away() {
+    needs_cluster!();
+    let (between, host, _kubeconfig) = Between::host();
+    let image = cluster_image();
+    // A pod of which nothing else is known yet vouches for its cluster.
+    host.ok(&start("vouching", &image, IDLE));
+    host.ok(&["start", "dev", "--runtime", "process", "--", "sleep", "100000"]);
+    let agent = host.agent("dev");
+    between.cut(true);
+    let mut anew = start("dev", &image, IDLE);
+    anew.insert(2, "--replace");
+    assert_eq!(host.error(6, &anew)["code"], "runtime_unreachable");
+    assert_eq!(host.agent("dev"), agent);
+    between.cut(false);
+    host.ok(&anew);
+    assert_eq!(host.agent("dev")["runtime"], "kubernetes");
+}
+
 /// A port behind which the API server answers, unless it is cut off.
 pub(super) struct Between {
     port: u16,
