@@ -47,7 +47,10 @@ impl Core {
     ) -> Result<Option<String>, RuntimeError> {
         match self.ask_engine(runtime).await {
             // What does not tell who it is need not answer for that, and one that is slow to tell may answer all the same.
-            Ok(None) => runtime.engine().await.map(|_answers| None),
+            Ok(None) => match runtime.engine().await {
+                Err(error) if error.kind == ErrorKind::Unreachable => Err(error),
+                _ => Ok(None),
+            },
             Err(error) if error.kind == ErrorKind::Unreachable => {
                 runtime.engine().await.map(|_answers| None).map_err(|_silence| error)
             }
