@@ -94,10 +94,8 @@ fn a_slow_stop_keeps_the_ports_until_it_is_done() {
     assert_eq!((host.agent("dev")["state"].as_str(), host.leased()), (Some("stopped"), vec![]));
 }
 
-/// P4: what is left of an agent that has ended is removed, and whoever asks for something meanwhile is not kept waiting for that.
-#[test]
-fn a_leftover_that_is_slow_to_go_does_not_keep_the_broker_from_answering() {
-    needs_docker!();
+/// A broker that has come anew, and finds `dev`, which was to be forgotten with its end, ended and slow to go.
+fn with_a_slow_leftover() -> Host {
     let (mut host, image) = (host(), image());
     let mut start = idle("dev", &image);
     start.insert(2, "--rm");
@@ -106,6 +104,14 @@ fn a_leftover_that_is_slow_to_go_does_not_keep_the_broker_from_answering() {
     docker(&["kill", &format!("apple-{}", host.container("dev"))]);
     fs::write(host.path("container.is-slow"), "").unwrap();
     host.serve();
+    host
+}
+
+/// P4: what is left of an agent that has ended is removed, and whoever asks for something meanwhile is not kept waiting for that.
+#[test]
+fn a_leftover_that_is_slow_to_go_does_not_keep_the_broker_from_answering() {
+    needs_docker!();
+    let host = with_a_slow_leftover();
     host.ok(&["start", "other", "--runtime", "process", "--", "sleep", "100000"]);
     assert_eq!(host.fake_containers().len(), 1);
     fs::remove_file(host.path("container.is-slow")).unwrap();
@@ -117,14 +123,7 @@ fn a_leftover_that_is_slow_to_go_does_not_keep_the_broker_from_answering() {
 #[test]
 fn a_broker_ends_while_a_leftover_is_slow_to_go() {
     needs_docker!();
-    let (mut host, image) = (host(), image());
-    let mut start = idle("dev", &image);
-    start.insert(2, "--rm");
-    host.ok(&start);
-    host.kill_broker();
-    docker(&["kill", &format!("apple-{}", host.container("dev"))]);
-    fs::write(host.path("container.is-slow"), "").unwrap();
-    host.serve();
+    let mut host = with_a_slow_leftover();
     host.stop_broker();
     assert!(!host.broker_log().contains("some operations did not come to an end"), "{}", host.broker_log());
     assert_eq!(host.fake_containers().len(), 1);
