@@ -131,7 +131,7 @@ fn write(text: &mut String, value: &Value, shape: Option<&Shape>, depth: usize) 
                 text.push_str(&format!("{indent}{key}:\n"));
                 write(text, value, shape.and_then(|shape| shape.below(name)), depth + 1);
             }
-            _ => text.push_str(&format!("{indent}{key}: {value}\n")),
+            _ => text.push_str(&format!("{indent}{key}: {}\n", in_quotes(value))),
         }
     }
 }
@@ -142,5 +142,20 @@ fn plain_key(name: &str) -> String {
     let is_plain = name.starts_with(|first: char| first.is_ascii_alphabetic())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
         && !words.contains(&name.to_ascii_lowercase().as_str());
-    if is_plain { name.to_owned() } else { Value::from(name).to_string() }
+    if is_plain { name.to_owned() } else { in_quotes(&Value::from(name)) }
+}
+
+/// The value as JSON in which nothing stands that YAML may not have (its specification, 1.2.2, 5.1 and 5.2), or takes for the end of a
+/// line in versions before (1.1, 5.4): JSON escapes no more than what is below a space.
+fn in_quotes(value: &Value) -> String {
+    let mut text = String::new();
+    for c in value.to_string().chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                text.push_str(&format!("\\u{:04x}", u32::from(c)));
+            }
+            _ => text.push(c),
+        }
+    }
+    text
 }

@@ -28,6 +28,18 @@ fn what_is_written_out_means_the_same() {
     }
 }
 
+/// Also what YAML may not have as it is, or may read as the end of a line.
+#[test]
+fn every_character_is_written_out_so_that_it_is_read_again() {
+    let all: Vec<char> = ('\u{1}'..='\u{1ffff}').collect();
+    for some in all.chunks(0x1000) {
+        let escaped: String = some.iter().map(|c| format!("\\U{:08x}", u32::from(*c))).collect();
+        let settings = from_text(&format!("templates: {{ a: {{ env: {{ A: \"{escaped}\" }} }} }}\n"));
+        assert_eq!(settings.templates["a"].env["A"], some.iter().collect::<String>());
+        assert_eq!(from_text(&to_yaml(&settings)), settings);
+    }
+}
+
 #[test]
 fn an_absent_block_means_no_pool_and_an_empty_one_means_the_defaults() {
     for text in [
