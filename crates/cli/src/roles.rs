@@ -62,5 +62,7 @@ pub(crate) fn start_logging(typed: &Arguments) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(colors && std::io::stderr().is_terminal())
+        // It would be told on standard error too, with a panic if that is a file on a full disk.
+        .log_internal_errors(false)
         .init();
 }

@@ -15,6 +15,12 @@ const STEPS: [&str; 3] =
 /// The schema version that this broker writes.
 const VERSION: i64 = STEPS.len() as i64;
 
+/// What is written as the file's application id, plus the schema version (<https://www.sqlite.org/pragma.html#pragma_application_id>). SQLite
+/// checks neither of them, so the version is there twice: one bit of a disk must not turn a ledger into one of a newer Berthold, or an older.
+const MARK: i64 = 0x4248_0000;
+/// The last version that was written without this.
+const UNMARKED: i64 = 3;
+
 /// How long a database is at the least: one page of 512 bytes (<https://www.sqlite.org/fileformat2.html>).
 const SMALLEST: u64 = 512;
 
@@ -102,7 +108,12 @@ fn try_open(path: &Path) -> Result<(Connection, Contents), Trouble> {
     })?;
     let mut connection = Connection::open_with_flags(path, flags).map_err(trouble)?;
     configure(&connection).map_err(trouble)?;
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(trouble)?;
+    let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0)).map_err(trouble);
+    let (version, mark) = (number("PRAGMA user_version")?, number("PRAGMA application_id")?);
+    let is_unmarked = mark == 0 && version <= UNMARKED;
+    if mark != MARK + version && !is_unmarked {
+        return Err(Trouble::Damaged(format!("its version reads {version} and {}", mark - MARK)));
+    }
     if version > VERSION {
         return Err(Trouble::Refused(OpenError::Newer { path: path.to_owned(), found: version }));
     }
@@ -116,7 +127,7 @@ fn try_open(path: &Path) -> Result<(Connection, Contents), Trouble> {
     if connection.is_readonly("main").map_err(trouble)? {
         return Err(Trouble::Damaged("it has a format for writing that does not exist".to_owned()));
     }
-    if version < VERSION {
+    if version < VERSION || is_unmarked {
         migrate(&mut connection, version).map_err(trouble)?;
     }
     // A row that does not read is damage too: the pages are sound, but what they say is not.
@@ -149,6 +160,7 @@ fn migrate(connection: &mut Connection, version: i64) -> rusqlite::Result<()> {
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.pragma_update(None, "application_id", MARK + VERSION)?;
     transaction.commit()
 }
 
