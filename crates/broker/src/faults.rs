@@ -15,7 +15,7 @@
 //! | `refuse N WHAT` | the N-th call of that kind alone, such as `process remove` |
 //! | `occupied N` | no runtime can have port N, though nothing on this host has it |
 //! | `occupied N M` | the same of all ports from N to M |
-//! | `lose N` | the N-th change of a runtime is made, and fails all the same |
+//! | `lose N` | the N-th change of a runtime is made, and fails all the same; commits are not counted, whose answers cannot be lost |
 //! | `unpublish` | runtimes have published nothing of what they started |
 //!
 //! What happened is in the file `faults.log` of the broker's home, one line a change, the last being the one with the fault.
@@ -40,6 +40,9 @@ use crate::ledger::LedgerError;
 
 /// How long a commit takes at the least.
 const SLOW_DISK: Duration = Duration::from_millis(30);
+
+/// As what the ledger's changes are counted and written down.
+const COMMIT: &str = "a commit";
 
 /// What is to happen in this process; set once, before anything is called.
 static FAULT: OnceLock<Fault> = OnceLock::new();
@@ -104,8 +107,12 @@ impl Fault {
 
     /// Whether what the change that was made led to is to be lost. May not return at all.
     fn loses(&self, what: &str) -> bool {
-        let number = self.changes.fetch_add(1, Ordering::Relaxed) + 1;
         self.note(what);
+        // What SQLite says that it has not written, it has not.
+        if self.kind == Kind::Lose && what == COMMIT {
+            return false;
+        }
+        let number = self.changes.fetch_add(1, Ordering::Relaxed) + 1;
         if number != self.at {
             return false;
         }
@@ -136,7 +143,7 @@ impl Fault {
 /// To be asked before the ledger commits.
 pub(crate) fn before_commit() -> Result<(), LedgerError> {
     match FAULT.get() {
-        Some(fault) if fault.refuses("a commit") => {
+        Some(fault) if fault.refuses(COMMIT) => {
             Err(LedgerError { reason: "a test has it so".to_owned(), disk_full: false })
         }
         // Whoever does not wait for the disk is found out by going on too early.
@@ -151,8 +158,7 @@ pub(crate) fn before_commit() -> Result<(), LedgerError> {
 /// To be told after the ledger has committed.
 pub(crate) fn after_commit() {
     if let Some(fault) = FAULT.get() {
-        // That of a commit cannot be lost: what SQLite says that it has not written, it has not.
-        fault.loses("a commit");
+        fault.loses(COMMIT);
     }
 }
 
@@ -250,6 +256,7 @@ impl Runtime for Faulty {
     }
 
     async fn resume(&self, id: &str) -> Result<(), RuntimeError> {
+        self.question("resume")?;
         self.0.resume(id).await
     }
 
@@ -287,7 +294,11 @@ impl Runtime for Faulty {
     }
 
     async fn withdraw(&self, lease: &str) -> Result<(), RuntimeError> {
-        self.0.withdraw(lease).await
+        // Elsewhere there is nothing that outlives what runs, so nothing is changed.
+        if self.0.name() != "kubernetes" {
+            return self.0.withdraw(lease).await;
+        }
+        self.change("withdraw", self.0.withdraw(lease)).await
     }
 
     async fn close(&self) {

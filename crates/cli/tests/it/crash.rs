@@ -18,6 +18,9 @@ use crate::support::*;
 /// How many brokers are tried at a time.
 const AT_ONCE: usize = 4;
 
+/// How often a step is looked for that did not come.
+const TRIES: usize = 5;
+
 /// Something that is done with a few agents.
 struct Script {
     /// The agents that it has, or had.
@@ -120,11 +123,19 @@ const SCRIPTS: [Script; 7] = [
 ];
 
 /// Has the broker look at all until nothing is left to be done about it, or the broker is dead.
-fn settle(_: Subject, host: &Host) {
+fn settle(subject: Subject, host: &Host) {
     eventually("all is as it should be, or the broker is dead", || {
+        let listed = host.run(&["--json", "list"]);
         let done = host.run(&["--json", "reconcile"]);
-        if done.code == 5 {
+        if [listed.code, done.code].contains(&5) {
             return true;
+        }
+        // An end may be known to the runtime a moment later than to who brought it about.
+        let listed: Value = serde_json::from_str(&listed.stdout).unwrap();
+        let mut listed: Vec<&Value> = listed["agents"].as_array().unwrap().iter().collect();
+        listed.retain(|agent| agent["state"] == "running");
+        if listed.len() != (subject.seen)(host).len() {
+            return false;
         }
         let told: Value = serde_json::from_str(&done.stdout).unwrap();
         let told = &told["reconciliation"];
@@ -242,7 +253,7 @@ impl Subject {
         }
     }
 
-    /// What must come true by itself, and that all goes on from there: P4 and P5.
+    /// What must come true by itself, and that all goes on from there: P4, P5, and P6 for whoever is known still.
     fn check_recovery(self, host: &Host, names: &[&str], what: &str) {
         let agrees = || {
             let seen = (self.seen)(host);
@@ -267,9 +278,19 @@ impl Subject {
         if self.runtime == "docker" {
             assert_eq!((self.left)(host), 0, "{what}: leftovers of starts");
         }
+        let sticky = sticky(host);
         for name in names {
             let done = self.start(host, name, &["--replace"], IDLE);
             assert_eq!(done.code, 0, "{what}: {done:?}\n{}", host.broker_log());
+            if let Some(ports) = sticky.get(*name) {
+                let has = &(self.seen)(host)[*name];
+                // One whose deletion was under way is a new one, with as many as are usual.
+                let kept = has.iter().filter(|port| ports.contains(port)).count();
+                let log = || {
+                    format!("{what}: {name} had {ports:?} and came back with {has:?}\n{}", host.broker_log())
+                };
+                assert_eq!(kept, ports.len().min(has.len()), "{}", log());
+            }
         }
         self.check_at_any_time(host);
         host.ok(&["delete", "--all", "-t", "0s"]);
@@ -277,6 +298,25 @@ impl Subject {
         assert_eq!((self.left)(host), 0, "{what}: something is left");
         assert_eq!(observer::ledger(host), Seen::new(), "{what}: {}", host.broker_log());
     }
+}
+
+/// The agents that have ports, or had some which nobody has now, by name: those that they are to have when they come back.
+fn sticky(host: &Host) -> Seen {
+    let leased: Vec<u16> = host.leased().into_iter().map(|(_, port)| port).collect();
+    let numbers = |ports: &[&Value]| -> Vec<u16> {
+        ports.iter().map(|port| u16::try_from(port.as_u64().unwrap()).unwrap()).collect()
+    };
+    let mut sticky = Seen::new();
+    for agent in host.json(&["list"])["agents"].as_array().unwrap() {
+        let has = numbers(&agent["ports"].as_object().unwrap().values().collect::<Vec<_>>());
+        let had = numbers(&agent["former_ports"].as_array().unwrap().iter().collect::<Vec<_>>());
+        let are_taken = had.iter().any(|port| leased.contains(port));
+        let ports = if has.is_empty() && !are_taken { had } else { has };
+        if !ports.is_empty() {
+            sticky.insert(agent["name"].as_str().unwrap().to_owned(), ports);
+        }
+    }
+    sticky
 }
 
 /// The steps of a script: what was changed, in order.
@@ -291,7 +331,8 @@ fn steps(subject: Subject, script: &Script) -> Vec<String> {
 
 /// How many steps each script has.
 fn lengths(subject: Subject) -> Vec<u64> {
-    SCRIPTS.iter().map(|script| steps(subject, script).len() as u64).collect()
+    let lengths = SCRIPTS.iter().map(|script| steps(subject, script).len() as u64);
+    lengths.inspect(|length| assert!(*length > 0, "a script without steps shows nothing")).collect()
 }
 
 /// Tries `case` with each script and each number up to `last` of it, several at a time.
@@ -312,17 +353,18 @@ fn each(lasts: &[u64], case: impl Fn(&Script, u64) + Sync) {
     });
 }
 
-/// P1 to P5, L3, L4: killed after every change, one after the other.
+/// P1 to P6, L3, L4: killed after every change, one after the other.
 fn a_broker_that_is_killed_after_any_step(subject: Subject) {
     let lengths = lengths(subject);
     let killed = Mutex::new(BTreeMap::<String, u64>::new());
     each(&lengths, |script, number| {
-        let mut host = subject.begin(script, &format!("kill {number}"));
-        (script.run)(subject, &host);
-        // What runs beside the script may come earlier in one run than in the other, so the last steps may not be reached.
-        if !host.broker_was_killed() {
-            return;
-        }
+        // What runs beside the script may come earlier in one run than in the other, so the last steps are not always reached.
+        let killed_there = (0..TRIES).find_map(|_| {
+            let mut host = subject.begin(script, &format!("kill {number}"));
+            (script.run)(subject, &host);
+            host.broker_was_killed().then_some(host)
+        });
+        let Some(mut host) = killed_there else { return };
         let log = std::fs::read_to_string(host.path("faults.log")).unwrap();
         let step = log.lines().last().unwrap().to_owned();
         subject.check_after(script, &host);
@@ -339,10 +381,10 @@ fn a_broker_that_is_killed_after_any_step(subject: Subject) {
     }
 }
 
-/// P3 to P5, L3: every call fails once, be it that it was not made or that its answer was lost.
+/// P3 to P6, L3: every call fails once, be it that it was not made or that its answer was lost.
 fn a_call_that_fails_at_any_step(subject: Subject, kind: &str) {
     let lengths = lengths(subject);
-    // There are fewer than two questions for every change.
+    // There are fewer than two questions for every change; answers of commits cannot be lost.
     let lasts: Vec<u64> = lengths.iter().map(|steps| steps * if kind == "refuse" { 3 } else { 1 }).collect();
     let failed = AtomicU64::new(0);
     each(&lasts, |script, number| {
@@ -359,7 +401,8 @@ fn a_call_that_fails_at_any_step(subject: Subject, kind: &str) {
     });
     let (failed, steps) = (failed.into_inner(), lengths.iter().sum::<u64>());
     println!("{}: {steps} steps, {failed} calls failed once ({kind})", subject.runtime);
-    assert!(failed >= steps / 2, "{failed} calls failed, of {steps} steps");
+    let least = if kind == "refuse" { steps } else { steps / 3 };
+    assert!(failed >= least, "{failed} calls failed, of {steps} steps");
 }
 
 #[test]
@@ -384,6 +427,17 @@ fn a_kill_at_every_step_with_pods() {
 #[test]
 fn a_call_refused_at_every_step_with_processes() {
     a_call_that_fails_at_any_step(PROCESS, "refuse");
+}
+
+#[test]
+fn a_call_refused_at_every_step_with_docker() {
+    needs_docker!();
+    a_call_that_fails_at_any_step(DOCKER, "refuse");
+}
+
+#[test]
+fn an_answer_lost_at_every_step_with_processes() {
+    a_call_that_fails_at_any_step(PROCESS, "lose");
 }
 
 #[test]
