@@ -52,6 +52,9 @@ pub struct Agent {
     pub warnings: Vec<String>,
     /// Why it is in this state, where there is something to say.
     pub reason: Option<String>,
+    /// Why it may be in another state by now: its runtime does not answer, or another engine answers in its place.
+    #[serde(default)]
+    pub doubt: Option<String>,
 }
 
 /// A port label, `A` to `ZZ`. It sorts as labels do: by length, then by letters.

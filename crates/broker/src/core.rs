@@ -173,7 +173,8 @@ impl Core {
     /// What is known of an agent, as the wire has it.
     pub(crate) fn shown(&self, record: &AgentRecord) -> api::Agent {
         let locality = self.runtimes.locality(&record.runtime);
-        view::agent(record, &self.settings, self.listen.as_ref(), locality, |port| self.reach(record, port))
+        let reach = |port| self.reach(record, port);
+        view::agent(record, &self.settings, self.listen.as_ref(), locality, reach, self.doubt(record))
     }
 
     /// Puts what is known of an agent into the state, and tells the listeners.

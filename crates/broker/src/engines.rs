@@ -148,6 +148,20 @@ impl Core {
         );
         self.warn(about, &text);
     }
+
+    /// Why the agent may be in another state than the one that is known.
+    pub(crate) fn doubt(&self, record: &AgentRecord) -> Option<String> {
+        if !record.is_live() {
+            return None;
+        }
+        let (state, runtime) = (self.state(), &record.runtime);
+        if let Some(text) = state.warnings.get(&About::Unreachable(runtime.clone())) {
+            return Some(text.clone());
+        }
+        let engine = state.engines.get(runtime.as_str()).and_then(Option::as_deref);
+        is_elsewhere(record, engine)
+            .then(|| format!("{runtime} is another engine now than the one that runs it"))
+    }
 }
 
 /// Whether the agent is on another engine than this one.

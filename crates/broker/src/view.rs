@@ -18,13 +18,15 @@ use crate::runtimes::Locality;
 /// Where the ports of an agent on the host's own network are.
 pub(crate) const HOST_NETWORK: &str = "host network";
 
-/// One agent, whose ports are those of a host of that `locality`; `reach` tells where this host reaches one.
+/// One agent, whose ports are those of a host of that `locality`; `reach` tells where this host reaches one, `doubt` why it may be in another
+/// state by now.
 pub(crate) fn agent(
     record: &AgentRecord,
     settings: &Settings,
     listen: Option<&Address>,
     locality: Locality,
     reach: impl Fn(Port) -> Option<Reach>,
+    doubt: Option<String>,
 ) -> api::Agent {
     let forms = settings.server.broker.port_pool.as_ref().map(PortPool::url_forms).unwrap_or_default();
     // Without any form they are URLs of `localhost`, which another host's ports do not have.
@@ -64,6 +66,7 @@ pub(crate) fn agent(
         former_ports: record.former.iter().map(|port| port.get()).collect(),
         warnings: record.warnings.clone(),
         reason: record.reason.clone(),
+        doubt,
     }
 }
 
@@ -222,7 +225,7 @@ mod tests {
         record.lease = Some(Lease { id: LeaseId::new("01J"), ports, since: Moment(0) });
         record.published = Some("0.0.0.0".to_owned());
         let urls = |settings: &Settings, locality| {
-            agent(&record, settings, None, locality, |_| None).urls.into_values().collect::<Vec<_>>()
+            agent(&record, settings, None, locality, |_| None, None).urls.into_values().collect::<Vec<_>>()
         };
         let plain = Settings::default();
         assert_eq!(urls(&plain, Locality::Local), ["http://localhost:8000"]);

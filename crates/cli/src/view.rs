@@ -25,6 +25,11 @@ pub(crate) fn state(agent: &Agent) -> String {
     }
 }
 
+/// The same, with a question mark where it may be another by now.
+pub(crate) fn supposed_state(agent: &Agent) -> String {
+    format!("{}{}", state(agent), if agent.doubt.is_some() { "?" } else { "" })
+}
+
 /// The colour of its state.
 pub(crate) fn color(agent: &Agent) -> Option<AnsiColors> {
     match agent.state {
@@ -120,6 +125,7 @@ pub(crate) mod samples {
             former_ports: Vec::new(),
             warnings: Vec::new(),
             reason: None,
+            doubt: None,
         }
     }
 

@@ -46,10 +46,12 @@ pub(super) async fn list(
     filter: Result<Query<Filter>, QueryRejection>,
 ) -> Result<Json<AgentsDocument>, Refusal> {
     let project = filter?.0.project()?;
-    let state = core.state();
-    let wanted =
-        state.agents.values().filter(|record| project.as_ref().is_none_or(|it| *it == record.key.project));
-    let agents = wanted.map(|record| core.shown(record)).collect();
+    let wanted: Vec<AgentRecord> = {
+        let state = core.state();
+        let is_wanted = |record: &&AgentRecord| project.as_ref().is_none_or(|it| *it == record.key.project);
+        state.agents.values().filter(is_wanted).cloned().collect()
+    };
+    let agents = wanted.iter().map(|record| core.shown(record)).collect();
     Ok(Json(AgentsDocument { agents }))
 }
 

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use api::{Agent, AgentState, AgentsDocument};
 use jiff::Timestamp;
 
@@ -8,7 +10,7 @@ use crate::view;
 
 /// List agents with their states, ports and URLs
 ///
-/// Shows the agents of the project, running or not. The URL is that of port A; `berthold show NAME` has all of them.
+/// Shows the agents of the project, running or not; a state with a question mark is the last that was known. The URL is that of port A; `berthold show NAME` has all of them.
 #[derive(clap::Args, Debug)]
 #[command(
     visible_alias = "ls",
@@ -40,6 +42,10 @@ pub(crate) async fn run(arguments: &Arguments, context: &Context) -> Result<(), 
             output.say(&nothing(project));
         }
         return Ok(());
+    }
+    let doubts: BTreeSet<&String> = agents.iter().filter_map(|agent| agent.doubt.as_ref()).collect();
+    for doubt in doubts {
+        output.warn(doubt);
     }
     let full_names = arguments.all_projects;
     if arguments.quiet {
@@ -82,7 +88,7 @@ fn table(agents: &[Agent], full_names: bool, now: Timestamp) -> Table {
         let ports: Vec<String> = agent.ports.values().map(u16::to_string).collect();
         table.row([
             name(agent, full_names).into(),
-            Field::colored(view::state(agent), view::color(agent)),
+            Field::colored(view::supposed_state(agent), view::color(agent)),
             agent.runtime.as_str().into(),
             ports.join(",").into(),
             url(agent).into(),
@@ -116,6 +122,13 @@ mod tests {
         default/dev  running     docker   8000,8001  http://localhost:8000  3m   node:22
         shop/tests   exited (2)  process  -          -                      24h  -
         ");
+    }
+
+    #[test]
+    fn a_state_that_may_be_another_by_now() {
+        let agent = Agent { doubt: Some("docker does not answer".to_owned()), ..running() };
+        let table = table(&[agent], false, now()).render(Some(80));
+        assert!(anstream::adapter::strip_str(&table).to_string().contains(" running?  docker "), "{table}");
     }
 
     #[test]

@@ -41,6 +41,7 @@ fn shown(agent: &Agent, now: Timestamp) -> String {
     add("name", Some(format!("{}/{}", agent.project, agent.name)));
     add("state", Some(state));
     add("reason", agent.reason.clone());
+    add("in doubt", agent.doubt.clone());
     add("runtime", Some(agent.runtime.clone()));
     add("image", agent.image.clone());
     add("command", Some(view::command(&agent.command)));
