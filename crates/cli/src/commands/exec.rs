@@ -1,3 +1,4 @@
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use api::{Code, ExecRequest};
@@ -45,6 +46,11 @@ pub(crate) async fn run(arguments: Arguments, context: &Context) -> Result<ExitC
     if output.is_json() && (arguments.terminal || arguments.interactive) {
         return Err(CliError::usage("a conversation is not one JSON document")
             .with_hint("leave out -i and -t, or --json"));
+    }
+    // A terminal has no end of input that could be passed on, so the command might wait for ever.
+    if arguments.terminal && arguments.interactive && !std::io::stdin().is_terminal() {
+        return Err(CliError::usage("standard input is no terminal, so it cannot be the command's")
+            .with_hint("leave out -t to pass it on as it is"));
     }
     let variable = |name: &str| std::env::var(name).ok();
     let around = Surroundings { directory: context.directory(), variable: &variable };

@@ -67,6 +67,11 @@ enum Of {
 fn meant(typed: &str, context: &Context) -> Result<Of, CliError> {
     match typed.parse() {
         Ok(port) if port > 0 => Ok(Of::Port(port)),
+        _ if typed.bytes().all(|byte| byte.is_ascii_digit()) && !typed.is_empty() => {
+            let key = context.agent(typed)?;
+            Err(CliError::usage(format!("{typed} is no port: ports are 1 to 65535"))
+                .with_hint(format!("for an agent of that name write {key}")))
+        }
         _ => Ok(Of::Owner(context.agent(typed)?.to_string())),
     }
 }

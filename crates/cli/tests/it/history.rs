@@ -55,6 +55,9 @@ fn a_port_has_a_history() {
     let table = host.ok(&["history", &port]);
     assert!(table.starts_with("PORT") && table.contains("still held"), "{table}");
     assert_eq!(host.run(&["history", &port, "--since", "soon"]).code, 2);
+    let error = host.error(2, &["history", "99999"]);
+    assert_eq!(error["message"], "99999 is no port: ports are 1 to 65535");
+    assert_eq!(entries(&host, &[&format!("{}/99999", host.project())]), [""; 0]);
 }
 
 #[test]
