@@ -54,7 +54,7 @@ const ticks = async (one) => (await one.locator("#log").textContent()).trim().sp
 await Promise.all(windows.map(async (one) => {
   await one.locator("#log", { hasText: "tick" }).waitFor();
   const wanted = `tick ${(await ticks(one)).pop() + 4}\n`;
-  await one.waitForFunction((wanted) => document.getElementById("log").textContent.includes(wanted), wanted);
+  await one.waitForFunction((wanted) => document.getElementById("log")?.textContent.includes(wanted), wanted);
   const all = await ticks(one);
   assert.deepEqual(all, all.map((_, index) => index + 1), "each line of the log is there once");
 }));

@@ -326,7 +326,7 @@ assert.deepEqual(asked, [], "nothing is asked for");
 await sight("visible");
 await page.locator("#live.on").waitFor();
 const ticks = async () => (await page.locator("#log").textContent()).trim().split("\n").map((line) => Number(line.split(" ")[1]));
-const untilTick = (wanted) => page.waitForFunction((wanted) => document.getElementById("log").textContent.includes(`tick ${wanted}\n`), wanted);
+const untilTick = (wanted) => page.waitForFunction((wanted) => document.getElementById("log")?.textContent.includes(`tick ${wanted}\n`), wanted);
 await untilTick(last + 5);
 const all = await ticks();
 assert.deepEqual(all, all.map((_, index) => index + 1), "each line of the log is there once");
@@ -338,7 +338,7 @@ await page.locator("#live:not(.on)").waitFor();
 berthold("start", "later", "--runtime", "process", "--", "sleep", "100000");
 await page.locator("#live.on").waitFor();
 // That the connection broke off is told until the log is read again.
-await page.waitForFunction(() => /tick \d+\n$/.test(document.getElementById("log").textContent));
+await page.waitForFunction(() => /tick \d+\n$/.test(document.getElementById("log")?.textContent));
 await untilTick((await ticks()).pop() + 4);
 const again = await ticks();
 assert.deepEqual(again, again.map((_, index) => index + 1), "each line of the log is there once");

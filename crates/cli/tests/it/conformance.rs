@@ -248,6 +248,23 @@ fn a_start_that_fails_leaves_nothing(subject: &Subject, host: &mut Host) {
     assert_eq!((host.leased(), subject.leftovers(host)), (vec![], vec![]));
 }
 
+/// What was written to either stream, from the beginning or the end, and what is written later.
+fn logs_have_all_that_was_written(subject: &Subject, host: &mut Host) {
+    let script = "echo one; echo two >&2; sleep 1; echo three; sleep 2; echo four";
+    started(host, &subject.start("dev", &[], &["sh", "-c", script]));
+    let lines = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        // Of two streams the order is not known.
+        lines.sort();
+        lines
+    };
+    let followed = host.run(&["logs", "-f", "dev"]);
+    assert_eq!(lines(&(followed.stdout + &followed.stderr)), ["four", "one", "three", "two"]);
+    let last = host.run(&["logs", "-n", "1", "dev"]);
+    assert_eq!(lines(&(last.stdout + &last.stderr)), ["four"]);
+    assert_eq!(host.error(3, &["logs", "nobody"])["code"], "no_such_agent");
+}
+
 fn a_later_broker_finds_them_again(subject: &Subject, host: &mut Host) {
     let running = started(host, &subject.web("dev", &[]));
     started(host, &subject.idle("gone"));
@@ -259,7 +276,13 @@ fn a_later_broker_finds_them_again(subject: &Subject, host: &mut Host) {
         assert_eq!(host.agent("dev")[field], running[field], "{field}");
     }
     assert_eq!(host.leased(), leased);
-    // P8: also without the ledger, by the labels alone.
+    assert!(fetch(host.port(0)).is_some(), "it was not touched");
+}
+
+/// P8: without the ledger it is known by its labels alone, which are as they were written.
+fn its_labels_alone_bring_an_agent_back(subject: &Subject, host: &mut Host) {
+    let running = started(host, &subject.web("dev", &[]));
+    let leased = host.leased();
     host.stop_broker();
     for name in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
         drop(std::fs::remove_file(host.path(name)));
@@ -477,6 +500,8 @@ for_every_runtime! {
     one_that_ends_by_itself_gives_its_ports_back,
     a_start_that_fails_leaves_nothing,
     a_later_broker_finds_them_again,
+    its_labels_alone_bring_an_agent_back,
+    logs_have_all_that_was_written,
     exec_passes_input_output_and_exit_code_on,
     an_attached_terminal_resizes_and_can_be_left,
     what_is_attached_without_a_terminal_is_piped,

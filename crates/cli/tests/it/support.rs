@@ -6,6 +6,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -641,6 +642,16 @@ pub(crate) fn process_agent(name: &str) -> Vec<&str> {
     vec!["start", name, "--runtime", "process", "--", BERTHOLD, "__demo-server"]
 }
 
+/// What happens to a request on its way to Docker, and to what comes back.
+#[derive(Clone, Copy)]
+pub(crate) enum Way {
+    Open,
+    /// What contains this is swallowed, and whoever sent it waits.
+    Unheard(&'static str),
+    /// The answer to what contains this breaks off in its midst.
+    CutOff(&'static str),
+}
+
 /// A socket behind which Docker answers, for as long as this is there.
 pub(crate) struct Between {
     path: PathBuf,
@@ -649,11 +660,11 @@ pub(crate) struct Between {
 
 impl Between {
     pub(crate) fn open(path: &Path) -> Self {
-        Self::leaving_out(path, None)
+        Self::on(path, Way::Open)
     }
 
-    /// One that swallows each request that contains `unheard`, and lets whoever sent it wait.
-    pub(crate) fn leaving_out(path: &Path, unheard: Option<&'static str>) -> Self {
+    /// One on which that happens.
+    pub(crate) fn on(path: &Path, way: Way) -> Self {
         drop(fs::remove_file(path));
         let listener = UnixListener::bind(path).unwrap();
         let connections = Arc::new(Mutex::new(Some(Vec::new())));
@@ -663,17 +674,26 @@ impl Between {
                 let (near, far) = (near.unwrap(), UnixStream::connect("/var/run/docker.sock").unwrap());
                 let copies = [(&near, &far), (&far, &near)]
                     .map(|(from, to)| (from.try_clone().unwrap(), to.try_clone().unwrap()));
+                // Whether the next answer on this connection is to break off.
+                let is_cut = Arc::new(AtomicBool::new(false));
                 match open.lock().unwrap().as_mut() {
                     Some(open) => open.extend([near, far]),
                     None => return,
                 }
-                for (mut from, mut to) in copies {
+                for (is_request, (mut from, mut to)) in [true, false].into_iter().zip(copies) {
+                    let is_cut = Arc::clone(&is_cut);
                     std::thread::spawn(move || {
                         let mut chunk = vec![0; 16 * 1024];
                         while let Ok(count @ 1..) = from.read(&mut chunk) {
                             let text = String::from_utf8_lossy(&chunk[..count]);
-                            let is_unheard = unheard.is_some_and(|it| text.contains(it));
-                            if !is_unheard && to.write_all(&chunk[..count]).is_err() {
+                            match way {
+                                Way::Unheard(it) if text.contains(it) => continue,
+                                Way::CutOff(it) if is_request => is_cut.store(text.contains(it), SeqCst),
+                                _ => {}
+                            }
+                            let is_last = !is_request && is_cut.load(SeqCst);
+                            let passed = if is_last { count / 2 } else { count };
+                            if to.write_all(&chunk[..passed]).is_err() || is_last {
                                 break;
                             }
                         }

@@ -74,15 +74,18 @@ fn that_an_engine_goes_away_or_comes_back_is_an_event() {
 #[test]
 #[cfg(target_os = "linux")]
 fn an_outgoing_connection_is_shown_with_its_other_end() {
-    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
 
     // Before there is a broker: its guards would keep the connection from the pool.
     let mut host = Host::with_pool(10);
     let far = TcpListener::bind("127.0.0.1:0").unwrap();
     let near = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    // The test before may have left connections in the range that wait for their time to pass.
+    sockopt::set_socket_reuseaddr(&near, true).unwrap();
     let address = |port: &u16| std::net::SocketAddr::from(([127, 0, 0, 1], *port));
-    // The test before may have left connections of its own in the range.
     let port = (0..10).map(|n| host.port(n)).find(|port| bind(&near, &address(port)).is_ok()).unwrap();
+    // As the kernel's own choice: a port that was bound for reuse, others can listen on.
+    sockopt::set_socket_reuseaddr(&near, false).unwrap();
     connect(&near, &far.local_addr().unwrap()).unwrap();
     let _client = TcpStream::from(near);
     host.serve();
@@ -229,9 +232,16 @@ fn while_the_engine_is_out_of_reach_nothing_is_given_back() {
     let warned =
         || host.json(&["broker", "status"])["broker"]["warnings"].to_string().contains("does not answer");
     eventually("the broker says so", warned);
+    let listed = host.run(&["list"]);
+    assert!(listed.stdout.contains("running?"), "{listed:?}");
+    assert!(listed.stderr.contains("docker does not answer"), "{listed:?}");
+    let doubt = host.agent("dev")["doubt"].clone();
+    assert!(doubt.as_str().unwrap().contains("does not answer"), "{doubt}");
     // Longer than the age that a lease must have before anything can end it, and than two looks take.
     std::thread::sleep(std::time::Duration::from_secs(14));
-    assert_eq!((host.agent("dev"), host.leased()), (agent.clone(), leased.clone()), "{}", host.broker_log());
+    let mut known = host.agent("dev");
+    assert_eq!(std::mem::take(&mut known["doubt"]), doubt);
+    assert_eq!((&known, host.leased()), (&agent, leased.clone()), "{}", host.broker_log());
     let error = host.error(6, &["stop", "dev"]);
     assert_eq!(error["code"], "runtime_unreachable", "{error}");
     for arguments in [["delete", "dev"], ["delete", "--all"]] {
@@ -247,6 +257,66 @@ fn while_the_engine_is_out_of_reach_nothing_is_given_back() {
     assert_eq!(host.agent("dev")["lease"], agent["lease"]);
     host.ok(&["stop", "dev", "-t", "0s"]);
     assert_eq!(host.leased().len(), 2);
+}
+
+/// P3, L6: what breaks off in its midst is no listing, and one agent that is not in it is not gone.
+#[test]
+fn an_answer_that_breaks_off_changes_nothing() {
+    needs_docker!();
+    let (image, directory) = (image(), tempfile::tempdir_in("/tmp").unwrap());
+    let socket = directory.path().join("engine.sock");
+    let mut host = Host::with_engine_at(&socket, "500ms", 6);
+    let between = Between::open(&socket);
+    host.serve();
+    host.ok(&idle_agent("dev", &image));
+    host.ok(&idle_agent("gone", &image));
+    let states =
+        || ["dev", "gone"].map(|name| (host.agent(name)["state"].clone(), host.agent(name)["lease"].clone()));
+    let (before, leased) = (states(), host.leased());
+    drop(between);
+    let between = Between::on(&socket, Way::CutOff("/containers/"));
+    // It is said of the listing, and there are no others to be had.
+    docker(&["rm", "-f", &host.container("gone")]);
+    let warned =
+        || host.json(&["broker", "status"])["broker"]["warnings"].to_string().contains("does not answer");
+    eventually("the broker says so", warned);
+    std::thread::sleep(std::time::Duration::from_secs(14));
+    assert_eq!((states(), host.leased()), (before, leased), "{}", host.broker_log());
+    drop(between);
+    let _between = Between::open(&socket);
+    eventually("what is gone is known as gone", || host.agent("gone")["state"] == "exited" && !warned());
+    assert_eq!(host.agent("dev")["state"], "running");
+    assert_eq!(host.leased().len(), 2);
+}
+
+/// P2: what cannot be written down is not done, and said; the broker lives, though its log is on that disk too.
+#[test]
+fn a_full_disk_is_told_as_such() {
+    let mut host = Host::with_pool(6);
+    host.use_small_disk();
+    if !host.has_small_disk() {
+        assert!(!is_required("disk"), "no disk could be made");
+        eprintln!("no disk can be made that can be filled: not tested");
+        return;
+    }
+    host.serve();
+    host.ok(&process_agent("dev"));
+    let leased = host.leased();
+    let filler = host.path("filler");
+    drop(std::fs::write(&filler, vec![0_u8; SMALL_DISK]));
+    // A page that has room left may take the first.
+    let refused = (0..50).find_map(|_| {
+        let done = host.run(&["--json", "lease", "other", "-n", "1"]);
+        host.run(&["release", "other"]);
+        (done.code != 0).then_some(done)
+    });
+    let told: Value = serde_json::from_str(&refused.expect("the ledger has no room").stdout).unwrap();
+    assert!(told["error"]["hint"].as_str().unwrap().contains("the disk is full"), "{told}");
+    assert_eq!(host.leased(), leased, "{}", host.broker_log());
+    assert_eq!(host.agent("dev")["state"], "running");
+    std::fs::remove_file(&filler).unwrap();
+    host.ok(&process_agent("other"));
+    assert_eq!(host.leased().len(), 4);
 }
 
 /// P9, L13: an engine may say that it runs although nothing was published. That is a failed start, of which nothing is left.
