@@ -31,6 +31,9 @@ pub struct Agent {
     /// The variables that Berthold gives it while it has a lease, as the settings are now.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// The names of the variables that came with its start. What they are, which may be secret, is not told.
+    #[serde(default)]
+    pub own_variables: Vec<String>,
     /// The host's address on which its ports are published; `host network` where it binds them itself; nothing while it
     /// does not run or has no ports.
     pub published: Option<String>,

@@ -73,6 +73,8 @@ pub(crate) struct State {
     pub(crate) former: BTreeMap<AgentKey, Former>,
     /// When a lease was granted, if that was by this process. Not by the wall clock, which may be set.
     pub(crate) granted: HashMap<LeaseId, Instant>,
+    /// Until when something of a lease may still come to be whose creation was not answered.
+    pub(crate) late: HashMap<LeaseId, Instant>,
     /// Since when the runtime has had nothing of a lease, whenever it was asked.
     pub(crate) missing: HashMap<LeaseId, Instant>,
     /// Since when something on a runtime has been seen not to have started, by the runtime's name and the id there.
@@ -238,6 +240,7 @@ impl State {
             bare: BTreeMap::new(),
             former: BTreeMap::new(),
             granted: HashMap::new(),
+            late: HashMap::new(),
             missing: HashMap::new(),
             unstarted: HashMap::new(),
             last_leases: HashMap::new(),
@@ -258,11 +261,18 @@ impl State {
     /// What speaks for it that a lease is over of which only `seen` is there now, on `runtime`.
     pub(crate) fn absence(&self, lease: &Lease, runtime: &str, seen: Option<&Observed>) -> Absence {
         let age = self.granted.get(&lease.id).map(Instant::elapsed);
+        // What may yet come to be is as young as can be.
+        let age = if self.may_come_late(&lease.id) { Some(Duration::ZERO) } else { age };
         Absence {
             age: age.unwrap_or_else(|| clock::age(lease.since)),
             missing_for: self.missing.get(&lease.id).map(Instant::elapsed),
             unstarted_for: seen.and_then(|seen| self.unstarted_for(runtime, &seen.id)),
         }
+    }
+
+    /// Whether something of the lease may still come to be, and run, though nothing of it is there.
+    pub(crate) fn may_come_late(&self, lease: &LeaseId) -> bool {
+        self.late.get(lease).is_some_and(|until| Instant::now() < *until)
     }
 
     /// What speaks for it that `seen` may yet be started, which bears the lease and the agent's name of `tag`.
@@ -286,6 +296,7 @@ impl State {
     /// Forgets what was kept of a lease that has ended.
     pub(crate) fn drop_traces(&mut self, lease: &LeaseId) {
         self.granted.remove(lease);
+        self.late.remove(lease);
         self.missing.remove(lease);
         self.before.remove(lease);
     }

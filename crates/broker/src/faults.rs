@@ -223,6 +223,14 @@ impl Runtime for Faulty {
         self.0.reuses_ids()
     }
 
+    fn tells_exit_codes(&self) -> bool {
+        self.0.tells_exit_codes()
+    }
+
+    fn may_come_late(&self) -> Duration {
+        self.0.may_come_late()
+    }
+
     async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
         self.0.engine().await
     }

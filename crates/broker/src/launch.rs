@@ -10,11 +10,12 @@ use runtime::{
     Console, ErrorKind, LogRequest, Network, Observed, ObservedState, Output, Progress, Publish, Runtime,
     RuntimeError, Spec,
 };
+use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::error::{OperationError, shown};
 use crate::labels;
-use crate::lifecycle::runtime_error;
+use crate::lifecycle::{not_known_yet, runtime_error};
 use crate::model::{AgentRecord, AgentSpec, join_ports};
 use crate::runtimes::Locality;
 use crate::spec;
@@ -90,7 +91,13 @@ impl Core {
         let observed = runtime.wait_for_end(&created.id, SETTLE).await;
         let observed = observed.map_err(|error| failure(record, error))?;
         let checked = self.check_start(runtime, record, &wanted, observed).await;
-        checked.map_err(|error| Failure { touched: true, ..Failure::untouched(error) })
+        let observed = checked.map_err(|error| Failure { touched: true, ..Failure::untouched(error) })?;
+        if let ObservedState::Exited { code: None, .. } = observed.state {
+            record
+                .warnings
+                .push(format!("it has ended already; {} does not tell with which code", runtime.name()));
+        }
+        Ok(observed)
     }
 
     /// Sees to it that the image is there, telling the listeners how far that is.
@@ -123,8 +130,10 @@ impl Core {
         }
         let found = self.look(runtime, record).await?;
         if found.is_none() && failure.unanswered {
-            let message = "whether it comes to be is not known yet";
-            return Err(runtime_error(record, RuntimeError::new(ErrorKind::Unreachable, message)));
+            if let Some(lease) = &record.lease {
+                self.state().late.insert(lease.id.clone(), Instant::now() + runtime.may_come_late());
+            }
+            return Err(not_known_yet(record));
         }
         let id = found.map(|observed| observed.id).or_else(|| record.container.clone());
         if let Some(id) = id {
@@ -241,6 +250,7 @@ impl Core {
         };
         match &observed.state {
             ObservedState::Exited { code: Some(0), .. } => Ok(observed),
+            ObservedState::Exited { code: None, .. } if !runtime.tells_exit_codes() => Ok(observed),
             ObservedState::Exited { code, detail, .. } => {
                 let log = last_lines(runtime, &observed.id).await;
                 let code_text =

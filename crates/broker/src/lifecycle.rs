@@ -341,6 +341,9 @@ impl Core {
         grace: Duration,
     ) -> Result<AgentRecord, OperationError> {
         let Some(observed) = self.look(runtime, &record).await? else {
+            if record.lease.as_ref().is_some_and(|lease| self.state().may_come_late(&lease.id)) {
+                return Err(not_known_yet(&record));
+            }
             self.withdraw(runtime, &record).await?;
             record.container = None;
             record.ended_at = record.ended_at.or(Some(clock::now()));
@@ -474,6 +477,16 @@ fn with_force(mut error: OperationError, key: &AgentKey) -> OperationError {
 /// That the runtime on which the agent is to be started does not answer.
 fn not_answering(key: &AgentKey, runtime: &dyn Runtime, source: RuntimeError) -> OperationError {
     OperationError::Runtime { key: key.clone(), runtime: runtime.name().to_owned(), source }
+}
+
+/// That the runtime has nothing of the agent, and may have something in the next moment.
+pub(crate) fn not_known_yet(record: &AgentRecord) -> OperationError {
+    let message = format!("{} has not said whether it comes to be", record.runtime);
+    runtime_error(
+        record,
+        RuntimeError::new(ErrorKind::Unreachable, message)
+            .hint("its ports stay leased meanwhile: try again in a minute"),
+    )
 }
 
 pub(crate) fn runtime_error(record: &AgentRecord, source: RuntimeError) -> OperationError {

@@ -2,7 +2,7 @@
 //!
 //! A probe sees only what holds a socket. It binds with `SO_REUSEADDR` *and listens*, as the engines do: a bind alone
 //! succeeds beside another socket that is bound but does not listen, and without the option a closed server's
-//! `TIME_WAIT` looks busy. Both families are tried on their wildcard address, which clashes with a listener on any address
+//! `TIME_WAIT` looks busy. Both families are tried on their wildcard address, which on Linux clashes with a listener on any address
 //! of the host. What is published by packet rules alone is not seen; the engine has the last word.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,14 +11,26 @@ use pool::Port;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
+/// Where it is tried. On systems that come from BSD a listener on one address leaves the wildcard to others that ask for it with
+/// `SO_REUSEADDR` (setsockopt(2) of macOS), so there the addresses on which dev servers listen are tried too.
+const ADDRESSES: &[IpAddr] = if cfg!(target_os = "linux") {
+    &[IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
+} else {
+    &[
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+    ]
+};
+
 /// Whether some socket of this host has `port`. What cannot be told (no right to bind it, no such family) counts as free; but not if
 /// that is for want of descriptors or memory, for then nothing would be seen of any port.
 pub(crate) fn is_busy(port: Port) -> bool {
-    let wildcards = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     let is_it = |error: Errno| {
         [Errno::ADDRINUSE, Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&error)
     };
-    wildcards.into_iter().any(|address| listen_once(SocketAddr::new(address, port.get())).is_err_and(is_it))
+    ADDRESSES.iter().any(|address| listen_once(SocketAddr::new(*address, port.get())).is_err_and(is_it))
 }
 
 fn listen_once(address: SocketAddr) -> Result<(), Errno> {

@@ -57,6 +57,7 @@ pub(crate) fn agent(
             Some(_) => environment(record, settings).into_iter().collect(),
             None => BTreeMap::new(),
         },
+        own_variables: record.spec.iter().flat_map(|spec| spec.env.keys().cloned()).collect(),
         published: record.published.clone(),
         image: record.spec.as_ref().and_then(|spec| spec.image.clone()),
         command: record.spec.as_ref().map(|spec| spec.command.clone()).unwrap_or_default(),

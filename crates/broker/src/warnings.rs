@@ -4,6 +4,7 @@ use pool::AgentKey;
 use runtime::Observed;
 
 use crate::core::Core;
+use crate::model::AgentRecord;
 
 /// What a warning is about. There is one at most about each; they are shown in this order.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -40,24 +41,48 @@ impl About {
 impl Core {
     /// Tells a person of something, once for each change.
     pub(crate) fn warn(&self, about: About, text: &str) {
+        let told = about.clone();
         let before = self.state().warnings.insert(about, text.to_owned());
         if before.as_deref() != Some(text) {
             tracing::error!("{text}");
             self.tell(api::Event::Broker);
+            self.tell_doubts(&[told]);
         }
     }
 
     /// Tells no longer of what is over; whether there was any of that.
     pub(crate) fn take_back(&self, is_over: impl Fn(&About) -> bool) -> bool {
-        let is_less = {
+        let over: Vec<About> = {
             let mut state = self.state();
-            let before = state.warnings.len();
-            state.warnings.retain(|about, _| !is_over(about));
-            state.warnings.len() < before
+            state.warnings.extract_if(.., |about, _| is_over(about)).map(|(about, _)| about).collect()
         };
-        if is_less {
-            self.tell(api::Event::Broker);
+        if over.is_empty() {
+            return false;
         }
-        is_less
+        self.tell(api::Event::Broker);
+        self.tell_doubts(&over);
+        true
+    }
+
+    /// Tells of the agents of which it is not, or is again, known for sure how they are.
+    fn tell_doubts(&self, changed: &[About]) {
+        let is_of = |record: &AgentRecord| {
+            changed.iter().any(|about| match about {
+                About::Unreachable(runtime) | About::OtherEngine(runtime) => *runtime == record.runtime,
+                _ => false,
+            })
+        };
+        let doubted = |record: &&AgentRecord| record.is_live() && is_of(record);
+        let keys: Vec<AgentKey> =
+            self.state().agents.values().filter(doubted).map(|record| record.key.clone()).collect();
+        for key in keys {
+            // What is told last is what is known.
+            while let Some(record) = self.agent(&key) {
+                self.tell(api::Event::Agent { agent: Box::new(self.shown(&record)) });
+                if self.agent(&key).as_ref() == Some(&record) {
+                    break;
+                }
+            }
+        }
     }
 }

@@ -26,7 +26,8 @@ export function age(time) {
 }
 
 export function stateText(agent) {
-  return agent.state === "exited" && agent.exit_code !== null ? `exited (${agent.exit_code})` : agent.state;
+  const text = agent.state === "exited" && agent.exit_code !== null ? `exited (${agent.exit_code})` : agent.state;
+  return agent.doubt ? `${text}?` : text;
 }
 
 // What can be done with the agent. What cannot be done now is not `disabled`: whoever has the focus there keeps it.
@@ -53,7 +54,7 @@ export function refill(parent, ...children) {
 }
 
 // What leads to the host of whoever looks, wherever that is.
-const LOCAL = /^((.+\.)?localhost|127\.0\.0\.1|\[::1\])$/;
+const LOCAL = /^((.+\.)?localhost|127(\.\d+){3}|\[::1\])$/;
 
 // A link to what an agent serves; none where it would lead astray, as it does to who has this page from another host.
 export function linkTo(url, text, properties = {}) {

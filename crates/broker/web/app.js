@@ -75,10 +75,13 @@ function show() {
 function warnings() {
   const said = new Map(problems);
   for (const runtime of broker?.runtimes ?? []) {
-    const isNeeded = [...agents.values()].some((agent) => agent.runtime === runtime.name && isLive(agent));
-    if (runtime.reachable || !isNeeded) continue;
+    const its = [...agents.values()].filter((agent) => agent.runtime === runtime.name);
+    if (runtime.reachable || its.length === 0) continue;
     const what = `${runtime.name} cannot be reached`;
-    said.set(`runtime ${runtime.name}`, `${what}, and agents run there: ${(runtime.detail ?? "").replace(`${what}: `, "")}. Nothing of theirs is given back meanwhile.`);
+    const why = (runtime.detail ?? "").replace(`${what}: `, "");
+    said.set(`runtime ${runtime.name}`, its.some(isLive)
+      ? `${what}, and agents run there: ${why}. Nothing of theirs is given back meanwhile.`
+      : `${what}, so its agents cannot be started: ${why}.`);
   }
   if (pool?.enabled) {
     const few = Math.ceil(Math.max(pool.ports_per_agent, pool.size / 10));

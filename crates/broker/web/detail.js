@@ -148,6 +148,7 @@ export class Detail {
       element("dl", {},
         ...row("State", (it) => [stateText(it), it.state], ([text, state]) => element("span", { className: `state ${state}` }, text)),
         ...row("Why", (it) => it.reason),
+        ...row("In doubt", (it) => it.doubt),
         ...row("Runtime", (it) => it.runtime),
         ...row("Image", (it) => it.image),
         ...row("Command", (it) => it.command.join(" ")),
@@ -160,7 +161,8 @@ export class Detail {
         ...row("Warnings", (it) => it.warnings, (texts) => texts.join("; ")),
       ),
       ...fact(element("pre", { tabIndex: 0, ariaLabel: "Variables" }), element("h3", {}, "Variables"),
-        (it) => Object.entries(it.environment).map(([name, value]) => `${name}=${value}`), (lines) => lines.join("\n")),
+        (it) => [...Object.entries(it.environment).map(([name, value]) => `${name}=${value}`), ...it.own_variables.map((name) => `${name}=… (its own)`)],
+        (lines) => lines.join("\n")),
       element("h3", {}, "Log"), this.log,
       element("h3", {}, "Ports it has had"), this.history,
     );

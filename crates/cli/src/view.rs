@@ -116,6 +116,7 @@ pub(crate) mod samples {
             previews: by_label("http://a.dev.localhost:9800", "http://b.dev.localhost:9800"),
             urls: by_label("http://localhost:8000", "http://localhost:8001"),
             environment: BTreeMap::new(),
+            own_variables: Vec::new(),
             published: Some("127.0.0.1".into()),
             image: Some("node:22".into()),
             command: vec!["npm".into(), "run".into(), "dev server".into()],

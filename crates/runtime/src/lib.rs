@@ -60,6 +60,17 @@ pub trait Runtime: Send + Sync {
         false
     }
 
+    /// Whether it tells with which code something ended.
+    fn tells_exit_codes(&self) -> bool {
+        true
+    }
+
+    /// For how long what was asked for, and not answered, may still come to be, where what is created runs without being started. Zero
+    /// where it does not: until it is started it holds nothing.
+    fn may_come_late(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Asks whether it answers, and what it is.
     ///
     /// # Errors

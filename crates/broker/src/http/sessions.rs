@@ -59,9 +59,10 @@ impl Sessions {
         let now = clock::now().0;
         let page = headers.get(PAGE_HEADER).and_then(|value| bytes(value.to_str().ok()?));
         let Some(page) = page else { return false };
-        let pairs = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-        let mut pairs =
-            pairs.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        // In one header with it may be what any server of the host has set, in whatever encoding.
+        let pairs =
+            headers.get_all(COOKIE).into_iter().flat_map(|value| value.as_bytes().split(|it| *it == b';'));
+        let mut pairs = pairs.filter_map(|pair| std::str::from_utf8(pair.trim_ascii()).ok()?.split_once('='));
         pairs.any(|(name, value)| {
             let is_its = || self.signing(value, Half::Page).verify_slice(&page).is_ok();
             name == self.cookie && self.holds(value, now) && is_its()
@@ -194,11 +195,13 @@ fn is_tls(core: &Core) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     fn headers(cookie: &str, page: &str) -> HeaderMap {
         let page = (PAGE_HEADER, page.parse().unwrap());
-        HeaderMap::from_iter([(COOKIE, cookie.parse().unwrap()), page])
+        HeaderMap::from_iter([(COOKIE, HeaderValue::from_bytes(cookie.as_bytes()).unwrap()), page])
     }
 
     #[test]
@@ -220,6 +223,7 @@ mod tests {
         let page = sessions.signature(&session, Half::Page);
         let cookie = format!("a=b; berthold-session-01ab={session}; c");
         assert!(sessions.admits(&headers(&cookie, &page)));
+        assert!(sessions.admits(&headers(&format!("name=Jørgen; {cookie}"), &page)));
         assert!(!sessions.admits(&headers(&format!("berthold-session={session}"), &page)));
         // The cookie, which every server on the host sees, is not enough; nor is another session's page.
         let other = sessions.signature(&sessions.session(1), Half::Page);

@@ -92,14 +92,18 @@ impl Previews {
             let meant = pattern.meant_by(name).into_iter().filter(|_| !is_page);
             let mut meant: Vec<Address> =
                 meant.map(|(key, label)| Address { key, label: Some(label) }).collect();
-            // Where two names are possible, one agent of them can be there at the most.
-            let known = meant.iter().position(|address| self.core.agent(&address.key).is_some());
-            if !meant.is_empty() {
+            // Where two names are possible, one agent of them can be there at the most. A name of the usual form may fit the pattern too.
+            let is_known = |address: &Address| self.core.agent(&address.key).is_some();
+            let known = meant.iter().position(is_known);
+            let is_usual = || matches!(address::of(host), Some(Ok(usual)) if is_known(&usual));
+            if !meant.is_empty() && (known.is_some() || !is_usual()) {
                 let address = meant.swap_remove(known.unwrap_or(0));
-                return Some(Ok(Asked { address, public: Some(pattern.scheme()) }));
+                // Names below `localhost` are this host's, whatever pattern they are of.
+                let is_public = address::of(host).is_none();
+                return Some(Ok(Asked { address, proto: Some(pattern.scheme()), is_public }));
             }
         }
-        let asked = address::of(host)?.map(|address| Asked { address, public: None });
+        let asked = address::of(host)?.map(|address| Asked { address, proto: None, is_public: false });
         Some(asked.map_err(|said| {
             let hint = "a preview is at LABEL.NAME.localhost or LABEL.NAME.PROJECT.localhost".to_owned();
             no_such(said, hint)
@@ -174,7 +178,7 @@ impl Previews {
         asked: Result<Asked, Notice>,
         peer: IpAddr,
     ) -> Result<Box<Passage>, Box<Response>> {
-        if !(peer.is_loopback() || asked.as_ref().is_ok_and(|asked| asked.public.is_some())) {
+        if !(peer.is_loopback() || asked.as_ref().is_ok_and(|asked| asked.is_public)) {
             let said = "previews under localhost are for the broker's own host\n";
             return Err(Box::new((StatusCode::FORBIDDEN, said).into_response()));
         }
@@ -185,11 +189,11 @@ impl Previews {
             let said = "this request goes round in circles".to_owned();
             return Err(instead(Notice { status: StatusCode::LOOP_DETECTED, said, hint, passes: false }));
         }
-        let Asked { address, public } = asked.map_err(instead)?;
+        let Asked { address, proto, is_public: _ } = asked.map_err(instead)?;
         let to = self.find(&address).map_err(instead)?;
         let host = headers::host(request);
         let own_scheme = || self.core.listen.as_ref().map_or("http", crate::listen::Address::scheme);
-        let proto = public.unwrap_or_else(own_scheme);
+        let proto = proto.unwrap_or_else(own_scheme);
         let upgrade = Upgrade::wanted(request);
         if request.method() == Method::CONNECT {
             let said = "CONNECT leads nowhere from a preview".to_owned();
@@ -258,8 +262,10 @@ impl Previews {
 /// What a request is about.
 struct Asked {
     address: Address,
-    /// The scheme that people use, if it came under a name of the settings, which may lead here from anywhere.
-    public: Option<&'static str>,
+    /// The scheme that people use, if it came under a name of the settings.
+    proto: Option<&'static str>,
+    /// Whether that name may lead here from anywhere.
+    is_public: bool,
 }
 
 /// A request on its way to an agent's server.

@@ -45,7 +45,7 @@ await other.context().close();
 // What is started elsewhere is seen without a reload.
 await page.evaluate(() => { window.wasNotReloaded = true; });
 await page.getByText("No agents yet").waitFor();
-berthold("start", "plain", "--runtime", "process", "--", BERTHOLD, "__demo-server");
+berthold("start", "plain", "--runtime", "process", "-e", "COLOUR=red", "--", BERTHOLD, "__demo-server");
 await state("plain", "running");
 await legend("leased 2");
 const startBoxed = (name) => berthold("start", name, "--runtime", "docker", "--image", IMAGE, "--", "sh", "-c", "trap exit TERM; sleep 100000 & wait");
@@ -175,12 +175,13 @@ if (IMAGE) {
   unlinkSync(ENGINE);
   const unreachable = page.locator(".banner", { hasText: "docker cannot be reached, and agents run there" });
   await unreachable.waitFor();
-  await state("boxed", "running");
+  await state("boxed", "running\\?");
   await accessible("unreachable");
   assert.equal(await page.locator(".banner", { hasText: "docker" }).count(), 1, "it is told once");
   assert.equal((await unreachable.textContent()).match(/cannot be reached/g).length, 1);
   symlinkSync(engine, ENGINE);
   await unreachable.waitFor({ state: "detached" });
+  await state("boxed", "running$");
   assert.deepEqual([agentOf("boxed").id, agentOf("boxed").ports], [before.id, before.ports]);
 }
 
@@ -231,6 +232,7 @@ await page.waitForFunction((name) => document.activeElement.ariaLabel === `Resta
 await page.getByLabel("Search").fill("");
 await row("plain").locator("th a").click();
 await page.locator("#detail pre", { hasText: "AVAILABLE_LOCALHOST_PORT_A=" }).waitFor();
+await page.locator("#detail pre", { hasText: "COLOUR=…" }).waitFor();
 await page.locator("#detail td", { hasText: "stopped" }).first().waitFor();
 await accessible("agent");
 await page.getByText("All agents").click();

@@ -1,17 +1,19 @@
-// A page of Vite's dev server at URL: an edit of FILE is shown without the page being loaded again.
+// A page of Vite's dev server at URL, which is started once there is a file GO: an edit of FILE is shown without the page being loaded again.
 
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { browser } from "./common.mjs";
 
-const { URL: url, FILE, PROTOCOL } = process.env;
+const { URL: url, FILE, GO, PROTOCOL } = process.env;
 const page = await browser.newPage({ ignoreHTTPSErrors: true });
 page.setDefaultTimeout(60_000);
 const sockets = [];
 page.on("websocket", (socket) => sockets.push(socket.url()));
 const connected = page.waitForEvent("console", { predicate: (message) => message.text().includes("[vite] connected") });
-// The notice of the broker loads itself again until the server is up.
+// The notice of the broker loads itself again until the server is up, which it is not before it was seen.
 await page.goto(url);
+await page.getByText(/nothing (answers|listens)/i).first().waitFor();
+writeFileSync(GO, "");
 await page.locator("#said", { hasText: "before" }).waitFor();
 // An edit before that would reach nobody.
 await connected;

@@ -13,14 +13,14 @@ use std::fs;
 use std::net::TcpListener;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
 use crate::clock::Clock;
-use crate::observer::{self, Seen};
+use crate::observer::{self, Holders, Seen};
 use crate::support::*;
 
 /// The agents of a run, so few that they meet each other's past, and so many that they fill the pool.
@@ -38,9 +38,19 @@ struct Subject {
     runtime: &'static str,
     seen: fn(&Host) -> Seen,
     end: fn(&Host, &str, &mut Rng),
-    /// Whether each port of an agent that runs has a socket that listens.
+    /// The same without a word on what seems to be there twice.
+    holders: fn(&Host) -> Holders,
+    /// Whether each port of an agent that runs has a socket that listens, whatever the agent does.
     has_sockets: bool,
+    /// What runs a web server on the agent's ports, or on the first of them.
+    server: &'static [&'static str],
 }
+
+/// Says whose it is on port A.
+const HTTPD: &str = "echo $BERTHOLD_AGENT > /tmp/index.html; trap 'exit 0' TERM
+    httpd -p $AVAILABLE_LOCALHOST_PORT_A -h /tmp; sleep 100000 & wait";
+/// What is in the command of all that answer.
+const SERVERS: [&str; 2] = ["httpd", "__demo-server"];
 
 /// One run.
 struct Chaos {
@@ -67,6 +77,10 @@ struct Figures {
     disk_full: u64,
     engine_restarts: u64,
     clock_jumps: u64,
+    /// How often it was looked for ports with two owners while commands were under way.
+    looks: u64,
+    /// How often an agent's server answered on its port.
+    answers: u64,
     /// From the start of the next broker, before it answers, until ledger and runtime agreed, after a kill.
     recoveries: Vec<Duration>,
 }
@@ -153,7 +167,8 @@ impl Chaos {
 
     /// Several commands at once; none need succeed.
     fn commands(&mut self, count: usize) {
-        let children: Vec<_> = (0..count).map(|_| self.spawn()).collect();
+        let mut children: Vec<_> = (0..count).map(|_| self.spawn()).collect();
+        self.watch(&mut children);
         for child in children {
             let output = child.wait_with_output().unwrap();
             let code = output.status.code();
@@ -161,6 +176,19 @@ impl Chaos {
             // container gone in the middle of it, conflict.
             let text = String::from_utf8_lossy(&output.stdout);
             assert!(matches!(code, Some(0..=4 | 6 | 7)), "{code:?}: {text}\n{}", self.story());
+        }
+    }
+
+    /// P1 holds in every instant while these are under way, and not only when they are over.
+    fn watch(&mut self, children: &mut [Child]) {
+        while children.iter_mut().any(|child| child.try_wait().unwrap().is_none()) {
+            self.figures.looks += 1;
+            let doubles = || observer::doubles(&(self.subject.holders)(&self.host));
+            // A port may have passed from one to the other between the beginning of one look and its end, but not in two.
+            let first = doubles();
+            let both = |found: &BTreeMap<u16, _>| found.iter().any(|it| first.get(it.0) == Some(it.1));
+            assert!(first.is_empty() || !both(&doubles()), "two owners: {first:?}\n{}", self.story());
+            sleep(Duration::from_millis(20));
         }
     }
 
@@ -190,7 +218,7 @@ impl Chaos {
         );
     }
 
-    fn spawn(&mut self) -> std::process::Child {
+    fn spawn(&mut self) -> Child {
         let name = NAMES[self.rng.usize(0..NAMES.len())];
         let ports = self.rng.u16(1..=4).to_string();
         let (image, mut arguments) = (image(), vec!["--json"]);
@@ -204,15 +232,16 @@ impl Chaos {
                 if self.rng.u32(0..8) == 0 {
                     arguments.push("--rm");
                 }
-                let script = match self.rng.u32(0..8) {
-                    0 => "exit 3",
-                    1 => "sleep 0.2",
-                    _ => IDLE,
-                };
                 if self.subject.runtime == "docker" {
                     arguments.extend(["--image", &image]);
                 }
-                arguments.extend(["--", "sh", "-c", script]);
+                arguments.push("--");
+                match self.rng.u32(0..8) {
+                    0 => arguments.extend(["sh", "-c", "exit 3"]),
+                    1 => arguments.extend(["sh", "-c", "sleep 0.2"]),
+                    2..=4 => arguments.extend(self.subject.server),
+                    _ => arguments.extend(["sh", "-c", IDLE]),
+                }
             }
             5..=6 => arguments.extend(["stop", name]),
             7..=8 => arguments.extend(["restart", name]),
@@ -438,7 +467,7 @@ impl Chaos {
     }
 
     /// P4, P5, P7 and P9: what the broker says comes to be what is there, and nothing is left over.
-    fn check_agreement(&self) {
+    fn check_agreement(&mut self) {
         let sorted = |seen: Seen| -> Seen {
             let sort = |(name, mut ports): (String, Vec<u16>)| {
                 ports.sort_unstable();
@@ -499,8 +528,10 @@ impl Chaos {
         );
         // P9, and that no agent's port is held by what is none: exactly those of agents and strangers have sockets.
         let answered = || {
-            let seen = (self.subject.seen)(&self.host).into_values().filter(|_| self.subject.has_sockets);
-            seen.flatten().chain(held.iter().copied()).collect::<BTreeSet<u16>>()
+            let servers = observer::running(&self.host, SERVERS[1]);
+            let seen = (self.subject.seen)(&self.host).into_iter();
+            let seen = seen.filter(|(name, _)| self.subject.has_sockets || servers.contains(name));
+            seen.flat_map(|(_, ports)| ports).chain(held.iter().copied()).collect::<BTreeSet<u16>>()
         };
         let listening = || observer::listening(&self.host);
         eventually_or(
@@ -515,8 +546,30 @@ impl Chaos {
                 )
             },
         );
+        self.figures.answers += self.check_servers();
         let most = NAMES.len() + OWNERS.len();
         assert!(observer::ledger(&self.host).len() <= most, "{}", self.story());
+    }
+
+    /// P9: what is said to be published is reached, and it is that agent's. How many there were.
+    fn check_servers(&self) -> u64 {
+        let list = self.host.json(&["list"])["agents"].clone();
+        // Of what was found by its labels alone it is not known what it runs.
+        let serves = |agent: &&serde_json::Value| {
+            let command = agent["command"].to_string();
+            agent["state"] == "running" && SERVERS.iter().any(|server| command.contains(server))
+        };
+        let mut answers = 0;
+        for agent in list.as_array().unwrap().iter().filter(serves) {
+            let port = u16::try_from(agent["ports"]["A"].as_u64().unwrap()).unwrap();
+            let name = agent["name"].as_str().unwrap();
+            let whose = format!("{}/{name}", self.host.project());
+            let what = format!("{whose} answers on port {port}");
+            let answers_there = || fetch(port).is_some_and(|page| page.contains(&whose));
+            eventually_or(&what, answers_there, || format!("{}\n{}", self.story(), self.host.broker_log()));
+            answers += 1;
+        }
+        answers
     }
 
     /// The pool of the broker that runs.
@@ -553,7 +606,7 @@ fn run(subject: Subject, usual_steps: u64) {
     let mean = sum.checked_div(u32::try_from(figures.recoveries.len()).unwrap()).unwrap_or_default();
     println!(
         "{}: {steps} steps, {} commands, {} brokers killed, {} ledgers lost or damaged, {} agents ended by others, {} times a full \
-         disk, {} an engine that restarts, {} a clock that is set; after a kill ledger and runtime agreed within {:.1} s (mean {:.1} s); leaked ports: 0, ports with two owners: 0",
+         disk, {} an engine that restarts, {} a clock that is set, {} looks meanwhile, {} answers of agents; after a kill ledger and runtime agreed within {:.1} s (mean {:.1} s); leaked ports: 0, ports with two owners: 0",
         subject.runtime,
         figures.commands,
         figures.kills,
@@ -562,6 +615,8 @@ fn run(subject: Subject, usual_steps: u64) {
         figures.disk_full,
         figures.engine_restarts,
         figures.clock_jumps,
+        figures.looks,
+        figures.answers,
         longest.as_secs_f64(),
         mean.as_secs_f64(),
     );
@@ -570,7 +625,10 @@ fn run(subject: Subject, usual_steps: u64) {
 #[test]
 fn chaos_with_processes() {
     let end = |host: &Host, name: &str, _: &mut Rng| observer::kill_processes(host, name);
-    run(Subject { runtime: "process", seen: observer::processes, end, has_sockets: false }, 250);
+    let holders = observer::holders_by_processes;
+    let server = &[BERTHOLD, SERVERS[1]];
+    let (runtime, seen) = ("process", observer::processes);
+    run(Subject { runtime, seen, end, holders, has_sockets: false, server }, 250);
 }
 
 #[test]
@@ -580,5 +638,8 @@ fn chaos_with_docker() {
         let how: &[&str] = if rng.bool() { &["kill"] } else { &["rm", "-f"] };
         drop(Command::new("docker").args(how).arg(host.container(name)).output());
     };
-    run(Subject { runtime: "docker", seen: observer::containers, end, has_sockets: true }, 60);
+    let holders = |host: &Host| observer::containers(host).into_iter().collect();
+    let server = &["sh", "-c", HTTPD];
+    let (runtime, seen) = ("docker", observer::containers);
+    run(Subject { runtime, seen, end, holders, has_sockets: true, server }, 60);
 }

@@ -185,6 +185,20 @@ fn a_log_that_is_followed_ends_with_the_agent() {
     assert_eq!((&host.agent("job")["exit_code"], host.leased()), (&Value::Null, vec![]));
 }
 
+/// It is not told how it ended, so it is none of those that ended badly; who asked for it is told that.
+#[test]
+fn one_that_has_ended_at_once_was_started() {
+    needs_docker!();
+    let (host, image) = (host(), image());
+    let agent = host.json(&["start", "job", "--runtime", "container", "--image", &image, "--", "true"]);
+    let agent = &agent["agent"];
+    eventually("its end is noticed", || host.agent("job")["state"] == "exited");
+    assert_eq!((&host.agent("job")["exit_code"], host.leased()), (&Value::Null, vec![]));
+    if agent["state"] == "exited" {
+        assert!(agent["warnings"].to_string().contains("does not tell with which code"), "{agent}");
+    }
+}
+
 #[test]
 fn an_image_that_is_nowhere_is_told_as_such() {
     needs_docker!();

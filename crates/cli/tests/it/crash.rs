@@ -254,7 +254,8 @@ impl Subject {
     }
 
     /// What must come true by itself, and that all goes on from there: P4, P5, and P6 for whoever is known still.
-    fn check_recovery(self, host: &Host, names: &[&str], what: &str) {
+    /// `had` is what each had when the fault had happened.
+    fn check_recovery(self, host: &Host, names: &[&str], had: &Seen, what: &str) {
         let agrees = || {
             let seen = (self.seen)(host);
             observer::check_unique(&seen);
@@ -278,11 +279,14 @@ impl Subject {
         if self.runtime == "docker" {
             assert_eq!((self.left)(host), 0, "{what}: leftovers of starts");
         }
-        let sticky = sticky(host);
+        // One that was being forgotten may be so by now; who comes back then is another.
+        let known = host.json(&["list"])["agents"].clone();
+        let is_known = |name: &str| known.as_array().unwrap().iter().any(|agent| agent["name"] == name);
         for name in names {
+            let ports = had.get(*name).filter(|_| is_known(name));
             let done = self.start(host, name, &["--replace"], IDLE);
             assert_eq!(done.code, 0, "{what}: {done:?}\n{}", host.broker_log());
-            if let Some(ports) = sticky.get(*name) {
+            if let Some(ports) = ports {
                 let has = &(self.seen)(host)[*name];
                 // One whose deletion was under way is a new one, with as many as are usual.
                 let kept = has.iter().filter(|port| ports.contains(port)).count();
@@ -300,32 +304,13 @@ impl Subject {
     }
 }
 
-/// The agents that have ports, or had some which nobody has now, by name: those that they are to have when they come back.
-fn sticky(host: &Host) -> Seen {
-    let leased: Vec<u16> = host.leased().into_iter().map(|(_, port)| port).collect();
-    let numbers = |ports: &[&Value]| -> Vec<u16> {
-        ports.iter().map(|port| u16::try_from(port.as_u64().unwrap()).unwrap()).collect()
-    };
-    let mut sticky = Seen::new();
-    for agent in host.json(&["list"])["agents"].as_array().unwrap() {
-        let has = numbers(&agent["ports"].as_object().unwrap().values().collect::<Vec<_>>());
-        let had = numbers(&agent["former_ports"].as_array().unwrap().iter().collect::<Vec<_>>());
-        let are_taken = had.iter().any(|port| leased.contains(port));
-        let ports = if has.is_empty() && !are_taken { had } else { has };
-        if !ports.is_empty() {
-            sticky.insert(agent["name"].as_str().unwrap().to_owned(), ports);
-        }
-    }
-    sticky
-}
-
 /// The steps of a script: what was changed, in order.
 fn steps(subject: Subject, script: &Script) -> Vec<String> {
     let host = subject.begin(script, "none");
     (script.run)(subject, &host);
     let steps: Vec<String> =
         std::fs::read_to_string(host.path("faults.log")).unwrap().lines().map(str::to_owned).collect();
-    subject.check_recovery(&host, script.names, "without a fault");
+    subject.check_recovery(&host, script.names, &observer::ports_had(&host), "without a fault");
     steps
 }
 
@@ -335,18 +320,20 @@ fn lengths(subject: Subject) -> Vec<u64> {
     lengths.inspect(|length| assert!(*length > 0, "a script without steps shows nothing")).collect()
 }
 
-/// Tries `case` with each script and each number up to `last` of it, several at a time.
-fn each(lasts: &[u64], case: impl Fn(&Script, u64) + Sync) {
-    let cases =
-        SCRIPTS.iter().zip(lasts).flat_map(|(script, last)| (1..=*last).map(move |number| (script, number)));
+/// Tries `case` with each script and each number up to the last of it, several at a time. It is told whether that was the last.
+fn each(lasts: &[u64], case: impl Fn(&Script, u64, bool) + Sync) {
+    let cases = SCRIPTS
+        .iter()
+        .zip(lasts)
+        .flat_map(|(script, last)| (1..=*last).map(move |it| (script, it, it == *last)));
     let cases = Mutex::new(cases);
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
                     let next = cases.lock().unwrap().next();
-                    let Some((script, number)) = next else { return };
-                    case(script, number);
+                    let Some((script, number, is_last)) = next else { return };
+                    case(script, number, is_last);
                 }
             });
         }
@@ -357,7 +344,7 @@ fn each(lasts: &[u64], case: impl Fn(&Script, u64) + Sync) {
 fn a_broker_that_is_killed_after_any_step(subject: Subject) {
     let lengths = lengths(subject);
     let killed = Mutex::new(BTreeMap::<String, u64>::new());
-    each(&lengths, |script, number| {
+    each(&lengths, |script, number, _| {
         // What runs beside the script may come earlier in one run than in the other, so the last steps are not always reached.
         let killed_there = (0..TRIES).find_map(|_| {
             let mut host = subject.begin(script, &format!("kill {number}"));
@@ -368,8 +355,12 @@ fn a_broker_that_is_killed_after_any_step(subject: Subject) {
         let log = std::fs::read_to_string(host.path("faults.log")).unwrap();
         let step = log.lines().last().unwrap().to_owned();
         subject.check_after(script, &host);
+        // Read from the disk: what the next broker says of it is what is tried here.
+        let is_lost = script.before.as_ref().is_some_and(|before| before.loses_ledger);
+        let had = if is_lost { (subject.seen)(&host) } else { observer::ports_had(&host) };
         host.serve();
-        subject.check_recovery(&host, script.names, &format!("killed at step {number}, after {step}"));
+        let what = format!("killed at step {number}, after {step}");
+        subject.check_recovery(&host, script.names, &had, &what);
         *killed.lock().unwrap().entry(step).or_default() += 1;
     });
     let killed = killed.into_inner().unwrap();
@@ -387,7 +378,7 @@ fn a_call_that_fails_at_any_step(subject: Subject, kind: &str) {
     // There are fewer than two questions for every change; answers of commits cannot be lost.
     let lasts: Vec<u64> = lengths.iter().map(|steps| steps * if kind == "refuse" { 3 } else { 1 }).collect();
     let failed = AtomicU64::new(0);
-    each(&lasts, |script, number| {
+    each(&lasts, |script, number, is_last| {
         let host = subject.begin(script, &format!("{kind} {number}"));
         (script.run)(subject, &host);
         let log = std::fs::read_to_string(host.path("faults.log")).unwrap();
@@ -395,8 +386,10 @@ fn a_call_that_fails_at_any_step(subject: Subject, kind: &str) {
             // The script is over before it comes to that.
             return;
         };
+        assert!(!is_last, "there may be more calls than were tried: {fault} is number {number}");
         subject.check_after(script, &host);
-        subject.check_recovery(&host, script.names, &format!("{kind} {number}: {fault}"));
+        let had = observer::ports_had(&host);
+        subject.check_recovery(&host, script.names, &had, &format!("{kind} {number}: {fault}"));
         failed.fetch_add(1, Ordering::Relaxed);
     });
     let (failed, steps) = (failed.into_inner(), lengths.iter().sum::<u64>());

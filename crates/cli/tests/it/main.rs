@@ -15,6 +15,7 @@ mod defects;
 mod demo;
 mod docker;
 mod documents;
+mod elsewhere;
 mod history;
 mod http_api;
 mod kubernetes;

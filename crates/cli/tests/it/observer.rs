@@ -22,6 +22,23 @@ pub(crate) fn processes(host: &Host) -> Seen {
     seen
 }
 
+/// Agents with their ports, of which one may be there more than once.
+pub(crate) type Holders = Vec<(String, Vec<u16>)>;
+
+/// The agents that run, each with its ports; one may be there twice, and what ends and what begins while this is found out may both be.
+pub(crate) fn holders_by_processes(host: &Host) -> Holders {
+    of_agents(host).into_iter().map(|(_, name, ports)| (name, ports)).collect()
+}
+
+/// The agents of `host` of which some process runs this program.
+pub(crate) fn running(host: &Host, program: &str) -> BTreeSet<String> {
+    let runs = |pid: u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).split('\0').any(|word| word == program)
+    };
+    of_agents(host).into_iter().filter(|(pid, ..)| runs(*pid)).map(|(_, name, _)| name).collect()
+}
+
 /// The processes of an agent.
 fn pids(host: &Host, name: &str) -> Vec<u32> {
     of_agents(host).into_iter().filter(|(_, agent, _)| agent == name).map(|(pid, ..)| pid).collect()
@@ -127,6 +144,18 @@ pub(crate) fn listening(host: &Host) -> BTreeSet<u16> {
     ports
 }
 
+/// The ports that more than one of these has, with their owners.
+pub(crate) fn doubles(holders: &[(String, Vec<u16>)]) -> BTreeMap<u16, BTreeSet<String>> {
+    let mut owners = BTreeMap::<u16, BTreeSet<String>>::new();
+    for (name, ports) in holders {
+        for port in ports {
+            owners.entry(*port).or_default().insert(name.clone());
+        }
+    }
+    owners.retain(|_, owners| owners.len() > 1);
+    owners
+}
+
 /// P1: no two have the same port.
 pub(crate) fn check_unique(seen: &Seen) {
     let mut owners = BTreeMap::new();
@@ -140,15 +169,7 @@ pub(crate) fn check_unique(seen: &Seen) {
 
 /// The leases that are on disk, whatever the broker that wrote them thinks.
 pub(crate) fn ledger(host: &Host) -> Seen {
-    // A copy, because a reader of the file itself would leave traces beside it.
-    let copy = tempfile::tempdir().unwrap();
-    for name in ["ledger.db", "ledger.db-wal"] {
-        if let Err(error) = fs::copy(host.path(name), copy.path().join(name)) {
-            assert!(name != "ledger.db", "{error}");
-        }
-    }
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
-    let connection = Connection::open_with_flags(copy.path().join("ledger.db"), flags).unwrap();
+    let (_copy, connection) = copied_ledger(host);
     let mut statement = connection
         .prepare("SELECT name, port FROM leases LEFT JOIN ports ON lease = id ORDER BY name, place")
         .unwrap();
@@ -159,6 +180,43 @@ pub(crate) fn ledger(host: &Host) -> Seen {
         ports.extend(row.get::<_, Option<u16>>(1).unwrap());
     }
     seen
+}
+
+/// The ports of each agent that is on disk: those that it has, or else those that it had and that nobody has now. Those that are
+/// forgotten with their end are left out.
+pub(crate) fn ports_had(host: &Host) -> Seen {
+    let leased = ledger(host);
+    let (_copy, connection) = copied_ledger(host);
+    let mut statement = connection
+        .prepare("SELECT name, former FROM agents WHERE coalesce(spec ->> '$.remove', 0) = 0")
+        .unwrap();
+    let mut rows = statement.query([]).unwrap();
+    let mut had = Seen::new();
+    while let Some(row) = rows.next().unwrap() {
+        let (name, former): (String, String) = (row.get(0).unwrap(), row.get(1).unwrap());
+        let former: Vec<u16> = former.split('-').filter_map(|port| port.parse().ok()).collect();
+        let are_taken = leased.values().flatten().any(|port| former.contains(port));
+        match leased.get(&name) {
+            Some(ports) => drop(had.insert(name, ports.clone())),
+            None if are_taken => {}
+            None => drop(had.insert(name, former)),
+        }
+    }
+    had
+}
+
+/// The ledger as the file has it, and where the copy is that is read.
+fn copied_ledger(host: &Host) -> (tempfile::TempDir, Connection) {
+    // A copy, because a reader of the file itself would leave traces beside it.
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["ledger.db", "ledger.db-wal"] {
+        if let Err(error) = fs::copy(host.path(name), copy.path().join(name)) {
+            assert!(name != "ledger.db", "{error}");
+        }
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let connection = Connection::open_with_flags(copy.path().join("ledger.db"), flags).unwrap();
+    (copy, connection)
 }
 
 /// Takes the ledger away, while no broker is there.

@@ -16,17 +16,17 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) fn new(settings: &str) -> Self {
-        Self::listening("127.0.0.1", settings)
+        Self::listening("127.0.0.1", "", settings)
     }
 
-    /// The same with its broker listening on `address`.
-    fn listening(address: &str, settings: &str) -> Self {
+    /// The same with its broker listening on `address`, and these settings of the pool besides.
+    fn listening(address: &str, pool: &str, settings: &str) -> Self {
         let mut listen = 0;
         let mut host = Host::with_settings(
             |range| {
                 listen = range.split_once('-').unwrap().1.parse().unwrap();
                 format!(
-                    "server: {{ broker: {{ listen: \"{address}:{listen}\", port_pool: {{ range: \"{range}\" }} {settings} }} }}\n"
+                    "server: {{ broker: {{ listen: \"{address}:{listen}\", port_pool: {{ range: \"{range}\"{pool} }} {settings} }} }}\n"
                 )
             },
             6,
@@ -149,18 +149,52 @@ fn under_localhost_only_this_host_is_served() {
         eprintln!("this host has no address but those of loopback: not tested");
         return;
     };
-    let stage = Stage::listening("0.0.0.0", "");
-    let ask = |address: IpAddr| {
-        let mut stream = TcpStream::connect((address, stage.listen)).unwrap();
-        write!(stream, "GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", stage.name("a")).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    };
-    let from_elsewhere = ask(own.ip());
-    assert!(from_elsewhere.starts_with("HTTP/1.1 403"), "{from_elsewhere}");
-    let from_here = ask(IpAddr::from([127, 0, 0, 1]));
-    assert!(from_here.starts_with("HTTP/1.1 502"), "nothing listens there: {from_here}");
+    // A pattern of one's own below `localhost` leads there from nowhere else either.
+    let pattern = ", preview_url: \"http://{label}-{name}.localhost:9800\"";
+    for pool in ["", pattern] {
+        let stage = Stage::listening("0.0.0.0", pool, "");
+        let patterned = format!("a-{}--dev.localhost:{}", stage.host.project(), stage.listen);
+        for name in [stage.name("a"), patterned].iter().take(if pool.is_empty() { 1 } else { 2 }) {
+            let ask = |address: IpAddr| {
+                let mut stream = TcpStream::connect((address, stage.listen)).unwrap();
+                write!(stream, "GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n").unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).unwrap();
+                answer
+            };
+            let from_elsewhere = ask(own.ip());
+            assert!(from_elsewhere.starts_with("HTTP/1.1 403"), "{name}: {from_elsewhere}");
+            let from_here = ask(IpAddr::from([127, 0, 0, 1]));
+            assert!(from_here.starts_with("HTTP/1.1 502"), "nothing listens there: {name}: {from_here}");
+        }
+    }
+}
+
+/// The proxy of an engine accepts what comes, and passes it on into the container.
+#[test]
+fn a_preview_leads_into_a_container() {
+    needs_docker!();
+    let stage = Stage::new("");
+    stage.host.ok(&web_agent("web", &image()));
+    for label in ["a", "b"] {
+        let name = format!("{label}.web.{}.localhost", stage.host.project());
+        let told = stage.ask(&["GET / HTTP/1.1", &format!("Host: {name}")]);
+        let whose = format!("{}/web", stage.host.project());
+        assert!(told.starts_with("HTTP/1.1 200") && told.contains(&whose), "{name}: {told}");
+    }
+}
+
+/// A name of the usual form may be one of the pattern's too: it leads to the agent that is there.
+#[test]
+fn a_pattern_below_localhost_hides_no_agent() {
+    let pattern = ", preview_url: \"http://{label}-{name}.localhost:9800\"";
+    let stage = Stage::listening("127.0.0.1", pattern, "");
+    let ask = || stage.ask(&["GET / HTTP/1.1", "Host: a-dev.localhost"]);
+    assert!(ask().starts_with("HTTP/1.1 404"), "{}", ask());
+    let start = ["--project", "default", "start", "a-dev", "--runtime", "process", "--", "sleep", "100000"];
+    stage.host.ok(&start);
+    assert!(ask().starts_with("HTTP/1.1 502"), "nothing listens there: {}", ask());
+    stage.host.ok(&["--project", "default", "delete", "a-dev", "-t", "0s"]);
 }
 
 /// A server that refuses names that it does not know, as Rails 6 to 8 do (`ActionDispatch::HostAuthorization`: `Host` and `X-Forwarded-Host`) and

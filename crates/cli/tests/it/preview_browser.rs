@@ -163,7 +163,7 @@ fn vite(stage: &Stage, protocol: &str) {
     std::fs::write(work.join("vite.config.js"), "export default { cacheDir: '.vite' };\n").unwrap();
     let vite = work.join("node_modules/vite/bin/vite.js");
     let command = format!(
-        "exec node {} --host 127.0.0.1 --strictPort --port $AVAILABLE_LOCALHOST_PORT_A",
+        "while [ ! -e go ]; do sleep 0.2; done; exec node {} --host 127.0.0.1 --strictPort --port $AVAILABLE_LOCALHOST_PORT_A",
         vite.display()
     );
     let workspace = work.to_str().unwrap();
@@ -176,6 +176,7 @@ fn vite(stage: &Stage, protocol: &str) {
         .current_dir(&files)
         .envs([("URL", url.as_str()), ("PROTOCOL", protocol)])
         .env("FILE", work.join("said.js"))
+        .env("GO", work.join("go"))
         .output()
         .unwrap();
     let log = stage.host.run(&["logs", "vite"]).stdout;

@@ -166,6 +166,10 @@ impl Runtime for AppleContainer {
         true
     }
 
+    fn tells_exit_codes(&self) -> bool {
+        false
+    }
+
     async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
         let version = self.version().await?;
         self.run("answer", &arguments::plain(&["system", "status"]), ANSWER).await.map_err(|error| {

@@ -1,7 +1,7 @@
-//! With `expose: host_port`: each number is claimed in the cluster before a pod asks for it.
+//! With `expose: host_port` and `node_port`: each number is claimed in the cluster before a pod or a Service asks for it.
 //!
 //! A node refuses a second pod with a port that it has given, but another node does not, and neither does anyone before the pod has
-//! found its node. So a number is claimed by creating an object of its name, which the API server lets only one of many
+//! found its node; and an API server gives a Service a number that pods have on their nodes. So a number is claimed by creating an object of its name, which the API server lets only one of many
 //! succeed in: a Lease called `berthold-port-8000`.
 //!
 //! Names are unique within one namespace only. So whoever has made a claim looks for others of its name, and if there is an earlier

@@ -142,8 +142,11 @@ fn of_all(pods: &[Pod], services: &[Service], place: Place) -> Vec<HeldPort> {
     let mut held = Vec::new();
     let mut is_node = place == Place::Here;
     for pod in pods {
-        let is_here = pod::node_address(pod).is_some_and(is_of_this_host);
-        is_node |= is_here;
+        let address = pod::node_address(pod);
+        let is_seen_here = address.is_some_and(is_of_this_host);
+        is_node |= is_seen_here;
+        // One that no node has acknowledged yet may be this one's in the next moment.
+        let is_here = is_seen_here || (place == Place::Here && address.is_none() && is_coming(pod));
         let by =
             format!("the pod {}", full_name(pod.metadata.namespace.as_ref(), pod.metadata.name.as_ref()));
         let lease = pod::lease(&pod.metadata);
@@ -168,11 +171,19 @@ fn of_all(pods: &[Pod], services: &[Service], place: Place) -> Vec<HeldPort> {
     held
 }
 
+fn phase(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref()?.phase.as_deref()
+}
+
+/// Whether nothing of the pod runs yet, as far as is told.
+fn is_coming(pod: &Pod) -> bool {
+    matches!(phase(pod), None | Some("Pending"))
+}
+
 /// The TCP ports of its node that a pod has.
 fn host_ports(pod: &Pod) -> impl Iterator<Item = u16> {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    let has_ended = matches!(phase, Some("Succeeded" | "Failed"));
-    let is_coming = matches!(phase, None | Some("Pending"));
+    let has_ended = matches!(phase(pod), Some("Succeeded" | "Failed"));
+    let is_coming = is_coming(pod);
     let spec = pod.spec.iter().filter(move |_| !has_ended);
     let containers = spec.flat_map(move |spec| {
         // What prepares a pod has ended once that runs, except for a sidecar, which goes on for as long as the pod does.
@@ -284,5 +295,19 @@ mod tests {
             [8000, 8001, 8004].map(|port| told("the pod shop/web", port, false, Some("l"))).to_vec();
         expected.push(told("the service shop/door", 30080, true, None));
         assert_eq!(of_all(&[pod("Running")], &[service], Place::Here), expected);
+    }
+
+    /// L14: between the scheduler's word and the node's a pod has its ports already.
+    #[test]
+    fn a_pod_that_is_about_to_come_may_come_here() {
+        let is_here = |pod: &Pod, place| of_all(std::slice::from_ref(pod), &[], place)[0].is_here;
+        let just_made = Pod { status: None, ..pod("") };
+        for coming in [pod("Pending"), just_made] {
+            assert!(is_here(&coming, Place::Here));
+            assert!(!is_here(&coming, Place::Elsewhere) && !is_here(&coming, Place::Hidden));
+        }
+        let mut elsewhere = pod("Pending");
+        elsewhere.status.as_mut().unwrap().host_ip = Some("192.0.2.1".to_owned());
+        assert!(!is_here(&elsewhere, Place::Here));
     }
 }

@@ -55,6 +55,9 @@ const NAME: &str = "kubernetes";
 const IDENTITY: &str = "kube-system";
 /// For a question that the API server answers from what it knows.
 const ANSWER: Duration = Duration::from_secs(20);
+/// For how long an API server may still be at a request that nobody waits for any more (kube-apiserver's `--request-timeout`: a minute,
+/// unless it is told otherwise).
+const LATE: Duration = Duration::from_secs(60);
 /// How long a pod may take to be gone, beyond its own time to stop.
 const WORK: Duration = Duration::from_secs(120);
 /// The pauses between looks at a pod that is coming or going: at first, and at most.
@@ -373,7 +376,22 @@ impl Kubernetes {
         }
         let (client, namespace) = (self.client().await?, &self.options.namespace);
         match self.options.expose {
-            Expose::NodePort => services::create(&client, namespace, &spec.labels, &spec.publish).await,
+            // A number that a pod of another broker has on some node no Service may have, nor the other way round, which no API server
+            // sees to: so both are claimed.
+            Expose::NodePort => {
+                claims::take(&client, namespace, spec).await?;
+                let created = services::create(&client, namespace, &spec.labels, &spec.publish).await;
+                let Err(error) = created else { return Ok(()) };
+                // One that may have been created keeps its numbers; the caller sees to both.
+                if error.kind == ErrorKind::Unreachable {
+                    return Err(error);
+                }
+                let lease = spec.labels.get(LEASE_LABEL).map_or("", String::as_str);
+                match claims::give_back(&client, namespace, lease).await {
+                    Ok(()) => Err(error),
+                    Err(second) => Err(refusal::left_behind(&error, &second)),
+                }
+            }
             Expose::HostPort => claims::take(&client, namespace, spec).await,
             Expose::Forward | Expose::None => Ok(()),
         }
@@ -383,7 +401,11 @@ impl Kubernetes {
     async fn unreserve(&self, lease: &str) -> Result<(), RuntimeError> {
         let namespace = &self.options.namespace;
         match self.options.expose {
-            Expose::NodePort => services::delete(&self.client().await?, namespace, lease).await,
+            Expose::NodePort => {
+                let client = self.client().await?;
+                services::delete(&client, namespace, lease).await?;
+                claims::give_back(&client, namespace, lease).await
+            }
             Expose::HostPort => claims::give_back(&self.client().await?, namespace, lease).await,
             Expose::Forward | Expose::None => Ok(()),
         }
@@ -426,6 +448,10 @@ impl Runtime for Kubernetes {
 
     fn publishes(&self) -> bool {
         self.options.expose != Expose::None
+    }
+
+    fn may_come_late(&self) -> Duration {
+        LATE
     }
 
     async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
@@ -484,7 +510,10 @@ impl Runtime for Kubernetes {
         };
         let (client, namespace) = (self.client().await?, &self.options.namespace);
         match self.options.expose {
-            Expose::NodePort => services::own(&client, namespace, &created).await,
+            Expose::NodePort => {
+                services::own(&client, namespace, &created).await;
+                claims::own(&client, namespace, &created).await;
+            }
             Expose::HostPort => claims::own(&client, namespace, &created).await,
             Expose::Forward | Expose::None => {}
         }

@@ -48,11 +48,11 @@ const ALWAYS: [Right; 9] = [
     Right { group: "", resource: "namespaces", verbs: &["get"], of: Of::Identity },
 ];
 const FORWARD: [Right; 1] = [here("", "pods/portforward", &["create"])];
-const NODE_PORT: [Right; 1] = [here("", "services", &["get", "create", "patch", "delete"])];
-const HOST_PORT: [Right; 2] = [
-    here("coordination.k8s.io", "leases", &["get", "list", "create", "patch", "delete"]),
-    everywhere("coordination.k8s.io", "leases"),
-];
+const CLAIMS: Right = here("coordination.k8s.io", "leases", &["get", "list", "create", "patch", "delete"]);
+const ALL_CLAIMS: Right = everywhere("coordination.k8s.io", "leases");
+const NODE_PORT: [Right; 3] =
+    [here("", "services", &["get", "create", "patch", "delete"]), CLAIMS, ALL_CLAIMS];
+const HOST_PORT: [Right; 2] = [CLAIMS, ALL_CLAIMS];
 
 /// What the user may not do of that which agents that are exposed in this way need; deploy/kubernetes/rbac.yaml grants it all.
 pub(super) async fn missing(

@@ -227,6 +227,50 @@ fn a_number_that_is_claimed_in_another_namespace_is_passed_over() {
     assert_eq!(claims(&host), 2, "the own one was given back");
 }
 
+/// L14: nor does a Service get it, though the API server would give it one.
+#[test]
+fn a_number_that_a_pod_has_claimed_is_none_for_a_service() {
+    needs_cluster!();
+    let range = NodePorts::take();
+    let mut host = Host::with_settings(|_| of_nodes(&range, 6, "node_port"), 4);
+    host.serve();
+    let claim = format!("berthold-port-{}", range.0);
+    apply(&json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": { "name": claim, "namespace": "kube-public", "labels": { "berthold.lease": "another" } } }));
+    let done = host.run(&[&["--json"], &start("dev", &cluster_image(), IDLE)[..]].concat());
+    kubectl(&["delete", "lease", &claim, "-n", "kube-public"]);
+    assert_eq!(done.code, 0, "{done:#?}\n{}", host.broker_log());
+    assert_eq!(host.agent("dev")["ports"], json!({ "A": range.0 + 2, "B": range.0 + 1 }));
+    assert_eq!(claims(&host), 2);
+    host.ok(&["delete", "dev", "-t", "0s"]);
+    assert_eq!((claims(&host), services(&host)), (0, String::new()));
+}
+
+/// P3: an API server that did not answer may create the pod all the same, which runs by itself then. Until it can no more, its ports are
+/// nobody's, whatever a person asks for; except who says that nothing will come.
+#[test]
+fn ports_of_a_pod_that_may_yet_come_are_not_given_back() {
+    needs_cluster!();
+    let mut host = unserved("host_port", "", 4);
+    host.serve_with(&[("BERTHOLD_FAULT", "refuse 1 kubernetes create")]);
+    let image = cluster_image();
+    assert_eq!(host.error(6, &start("dev", &image, IDLE))["code"], "runtime_unreachable");
+    let leased = host.leased();
+    assert_eq!(leased.len(), 2);
+    for command in ["stop", "delete"] {
+        let error = host.error(6, &[command, "dev"]);
+        assert!(
+            error["message"].as_str().unwrap().contains("has not said whether it comes to be"),
+            "{error}"
+        );
+    }
+    // Longer than the age that any other lease must have of which nothing is there.
+    std::thread::sleep(std::time::Duration::from_secs(14));
+    assert_eq!(host.leased(), leased, "{}", host.broker_log());
+    host.ok(&["delete", "dev", "--force"]);
+    assert_eq!((host.leased(), claims(&host)), (vec![], 0));
+}
+
 /// How old a claim is, the cluster's clock tells: a broker whose own is an hour ahead takes no one's number.
 #[test]
 fn a_fresh_claim_is_none_that_was_left_behind_whatever_the_clock_says() {
