@@ -386,7 +386,12 @@ fn a_call_that_fails_at_any_step(subject: Subject, kind: &str) {
             // The script is over before it comes to that.
             return;
         };
-        assert!(!is_last, "there may be more calls than were tried: {fault} is number {number}");
+        // There is no end to the questions of a broker that looks at all until nothing is left to be done.
+        let is_bounded = script.before.is_none();
+        assert!(
+            !(is_last && is_bounded),
+            "there may be more calls than were tried: {fault} is number {number}"
+        );
         subject.check_after(script, &host);
         let had = observer::ports_had(&host);
         subject.check_recovery(&host, script.names, &had, &format!("{kind} {number}: {fault}"));

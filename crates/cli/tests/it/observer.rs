@@ -183,12 +183,15 @@ pub(crate) fn ledger(host: &Host) -> Seen {
 }
 
 /// The ports of each agent that is on disk: those that it has, or else those that it had and that nobody has now. Those that are
-/// forgotten with their end are left out.
+/// forgotten with their end are left out, and so are those of which a start was under way: it may have been the first.
 pub(crate) fn ports_had(host: &Host) -> Seen {
     let leased = ledger(host);
     let (_copy, connection) = copied_ledger(host);
     let mut statement = connection
-        .prepare("SELECT name, former FROM agents WHERE coalesce(spec ->> '$.remove', 0) = 0")
+        .prepare(
+            "SELECT name, former FROM agents WHERE coalesce(spec ->> '$.remove', 0) = 0
+             AND (state NOT IN ('starting', 'failed') OR former != '' OR started_at IS NOT NULL)",
+        )
         .unwrap();
     let mut rows = statement.query([]).unwrap();
     let mut had = Seen::new();
@@ -197,6 +200,7 @@ pub(crate) fn ports_had(host: &Host) -> Seen {
         let former: Vec<u16> = former.split('-').filter_map(|port| port.parse().ok()).collect();
         let are_taken = leased.values().flatten().any(|port| former.contains(port));
         match leased.get(&name) {
+            Some(_) if !former.is_empty() => {}
             Some(ports) => drop(had.insert(name, ports.clone())),
             None if are_taken => {}
             None => drop(had.insert(name, former)),
