@@ -128,11 +128,13 @@ impl Core {
         if !failure.touched {
             return Ok(());
         }
+        if failure.unanswered
+            && let Some(lease) = &record.lease
+        {
+            self.state().late.insert(lease.id.clone(), Instant::now() + runtime.may_come_late());
+        }
         let found = self.look(runtime, record).await?;
         if found.is_none() && failure.unanswered {
-            if let Some(lease) = &record.lease {
-                self.state().late.insert(lease.id.clone(), Instant::now() + runtime.may_come_late());
-            }
             return Err(not_known_yet(record));
         }
         let id = found.map(|observed| observed.id).or_else(|| record.container.clone());

@@ -184,6 +184,13 @@ impl Core {
         let record = match self.end_and_remove(record.clone(), grace).await {
             Err(error) if force && error.code() == api::Code::RuntimeUnreachable => {
                 tracing::warn!(agent = %key, error = %chain(&error), "it is forgotten by force, and nothing is known of it");
+                // Its runtime answers then, and what was reserved for it would be nobody's.
+                if self.may_come_late(&record)
+                    && let Ok(runtime) = self.runtime_of(&record)
+                    && let Err(error) = self.withdraw(&runtime, &record).await
+                {
+                    tracing::warn!(agent = %key, error = %chain(&error), "what was reserved for it was not taken back");
+                }
                 record
             }
             ended => ended.map_err(|error| with_force(error, &key))?,
@@ -341,11 +348,7 @@ impl Core {
         grace: Duration,
     ) -> Result<AgentRecord, OperationError> {
         let Some(observed) = self.look(runtime, &record).await? else {
-            if record.lease.as_ref().is_some_and(|lease| self.state().may_come_late(&lease.id)) {
-                return Err(not_known_yet(&record));
-            }
-            self.withdraw(runtime, &record).await?;
-            record.container = None;
+            self.remove_unstarted(runtime, &mut record, None).await?;
             record.ended_at = record.ended_at.or(Some(clock::now()));
             record.stage = Stage::Stopping;
             self.publish(record.clone());
@@ -377,6 +380,11 @@ impl Core {
         }
     }
 
+    /// Whether something of the agent may still come to be, and run, though nothing of it is there.
+    fn may_come_late(&self, record: &AgentRecord) -> bool {
+        record.lease.as_ref().is_some_and(|lease| self.state().may_come_late(&lease.id))
+    }
+
     /// Removes what was created for the agent's lease and has not started, if it is there, and all that belongs to it. To the broker it
     /// may seem not to have started because that answer was lost, and it may start yet: while it is there, its ports are not free.
     async fn remove_unstarted(
@@ -388,6 +396,8 @@ impl Core {
         if let Some(observed) = found {
             let removed = self.remove_known(runtime, &record.key, &observed.id).await;
             removed.map_err(|source| runtime_error(record, source))?;
+        } else if self.may_come_late(record) {
+            return Err(not_known_yet(record));
         }
         self.withdraw(runtime, record).await?;
         record.container = None;

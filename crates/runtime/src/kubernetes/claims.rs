@@ -40,6 +40,10 @@ pub(super) async fn take(client: &Client, namespace: &str, spec: &Spec) -> Resul
     let claims: Api<Lease> = Api::namespaced(client.clone(), namespace);
     for port in &spec.publish {
         if let Err(error) = take_one(client, &claims, &claim(spec, *port)).await {
+            // Then nothing was claimed, and nothing can be given back.
+            if error.kind == ErrorKind::Forbidden && Some(port) == spec.publish.first() {
+                return Err(error);
+            }
             let lease = spec.labels.get(LEASE_LABEL).map_or("", String::as_str);
             if let Err(second) = give_back(client, namespace, lease).await {
                 return Err(left_behind(&error, &second));

@@ -37,6 +37,8 @@ struct Known {
     failed: Option<Instant>,
     /// When it was asked for its nodes, and whether this host is one.
     nodes: Option<(Instant, Place)>,
+    /// The names of those that are.
+    names: Vec<String>,
 }
 
 /// Where the nodes of a cluster are.
@@ -96,7 +98,8 @@ impl Known {
             Some((asked, place)) if asked.elapsed() < LEFT_IN_PEACE => place,
             _ => {
                 let asked = Instant::now();
-                let place = place(client, limit).await?;
+                let place;
+                (place, self.names) = nodes_here(client, limit).await?;
                 self.nodes = Some((asked, place));
                 place
             }
@@ -105,18 +108,22 @@ impl Known {
             return Ok(Vec::new());
         }
         let asked = Instant::now();
-        let ports = ports(client, place, limit).await?;
+        let ports = ports(client, place, &self.names, limit).await?;
         self.told = Some((asked, ports.clone()));
         Ok(ports)
     }
 }
 
-async fn place(client: &Client, limit: Duration) -> Result<Place, RuntimeError> {
+/// Where the nodes are, and which of them are this host.
+async fn nodes_here(client: &Client, limit: Duration) -> Result<(Place, Vec<String>), RuntimeError> {
     let nodes: Api<Node> = Api::all(client.clone());
     match within(limit, "list the nodes", nodes.list(&ListParams::default())).await {
-        Ok(nodes) if nodes.items.iter().any(is_this_host) => Ok(Place::Here),
-        Ok(_) => Ok(Place::Elsewhere),
-        Err(error) if error.kind == ErrorKind::Forbidden => Ok(Place::Hidden),
+        Ok(nodes) => {
+            let here = nodes.items.iter().filter(|node| is_this_host(node));
+            let names: Vec<String> = here.filter_map(|node| node.metadata.name.clone()).collect();
+            Ok((if names.is_empty() { Place::Elsewhere } else { Place::Here }, names))
+        }
+        Err(error) if error.kind == ErrorKind::Forbidden => Ok((Place::Hidden, Vec::new())),
         Err(error) => Err(error),
     }
 }
@@ -126,19 +133,24 @@ fn is_this_host(node: &Node) -> bool {
     addresses.filter_map(|address| address.address.parse().ok()).any(is_of_this_host)
 }
 
-/// All ports that the cluster whose nodes are at `place` holds.
-async fn ports(client: &Client, place: Place, limit: Duration) -> Result<Vec<HeldPort>, RuntimeError> {
+/// All ports that the cluster whose nodes are at `place` holds; those called `names` are this host.
+async fn ports(
+    client: &Client,
+    place: Place,
+    names: &[String],
+    limit: Duration,
+) -> Result<Vec<HeldPort>, RuntimeError> {
     let (pods, services): (Api<Pod>, Api<Service>) = (Api::all(client.clone()), Api::all(client.clone()));
     let all = ListParams::default();
     let (pods, services) = tokio::try_join!(
         within(limit, "list the pods of all namespaces", pods.list(&all)),
         within(limit, "list the services of all namespaces", services.list(&all)),
     )?;
-    Ok(of_all(&pods.items, &services.items, place))
+    Ok(of_all(&pods.items, &services.items, place, names))
 }
 
 /// The ports that these hold.
-fn of_all(pods: &[Pod], services: &[Service], place: Place) -> Vec<HeldPort> {
+fn of_all(pods: &[Pod], services: &[Service], place: Place, names: &[String]) -> Vec<HeldPort> {
     let mut held = Vec::new();
     let mut is_node = place == Place::Here;
     for pod in pods {
@@ -146,7 +158,9 @@ fn of_all(pods: &[Pod], services: &[Service], place: Place) -> Vec<HeldPort> {
         let is_seen_here = address.is_some_and(is_of_this_host);
         is_node |= is_seen_here;
         // One that no node has acknowledged yet may be this one's in the next moment.
-        let is_here = is_seen_here || (place == Place::Here && address.is_none() && is_coming(pod));
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+        let may_come_here = place == Place::Here && node.is_none_or(|node| names.contains(node));
+        let is_here = is_seen_here || (address.is_none() && is_coming(pod) && may_come_here);
         let by =
             format!("the pod {}", full_name(pod.metadata.namespace.as_ref(), pod.metadata.name.as_ref()));
         let lease = pod::lease(&pod.metadata);
@@ -294,17 +308,23 @@ mod tests {
         let mut expected =
             [8000, 8001, 8004].map(|port| told("the pod shop/web", port, false, Some("l"))).to_vec();
         expected.push(told("the service shop/door", 30080, true, None));
-        assert_eq!(of_all(&[pod("Running")], &[service], Place::Here), expected);
+        assert_eq!(of_all(&[pod("Running")], &[service], Place::Here, &[]), expected);
     }
 
     /// L14: between the scheduler's word and the node's a pod has its ports already.
     #[test]
     fn a_pod_that_is_about_to_come_may_come_here() {
-        let is_here = |pod: &Pod, place| of_all(std::slice::from_ref(pod), &[], place)[0].is_here;
+        let names = ["here".to_owned()];
+        let is_here = |pod: &Pod, place| of_all(std::slice::from_ref(pod), &[], place, &names)[0].is_here;
         let just_made = Pod { status: None, ..pod("") };
         for coming in [pod("Pending"), just_made] {
             assert!(is_here(&coming, Place::Here));
             assert!(!is_here(&coming, Place::Elsewhere) && !is_here(&coming, Place::Hidden));
+        }
+        for (node, expected) in [("here", true), ("another", false)] {
+            let mut bound = pod("Pending");
+            bound.spec.as_mut().unwrap().node_name = Some(node.to_owned());
+            assert_eq!(is_here(&bound, Place::Here), expected, "{node}");
         }
         let mut elsewhere = pod("Pending");
         elsewhere.status.as_mut().unwrap().host_ip = Some("192.0.2.1".to_owned());

@@ -379,7 +379,13 @@ impl Kubernetes {
             // A number that a pod of another broker has on some node no Service may have, nor the other way round, which no API server
             // sees to: so both are claimed.
             Expose::NodePort => {
-                claims::take(&client, namespace, spec).await?;
+                match claims::take(&client, namespace, spec).await {
+                    // Among Services the numbers are unique all the same.
+                    Err(error) if error.kind == ErrorKind::Forbidden => {
+                        tracing::warn!(%error, "pods of other brokers may have the same ports on their nodes");
+                    }
+                    taken => taken?,
+                }
                 let created = services::create(&client, namespace, &spec.labels, &spec.publish).await;
                 let Err(error) = created else { return Ok(()) };
                 // One that may have been created keeps its numbers; the caller sees to both.
@@ -387,7 +393,7 @@ impl Kubernetes {
                     return Err(error);
                 }
                 let lease = spec.labels.get(LEASE_LABEL).map_or("", String::as_str);
-                match claims::give_back(&client, namespace, lease).await {
+                match give_back_if_allowed(&client, namespace, lease).await {
                     Ok(()) => Err(error),
                     Err(second) => Err(refusal::left_behind(&error, &second)),
                 }
@@ -404,11 +410,19 @@ impl Kubernetes {
             Expose::NodePort => {
                 let client = self.client().await?;
                 services::delete(&client, namespace, lease).await?;
-                claims::give_back(&client, namespace, lease).await
+                give_back_if_allowed(&client, namespace, lease).await
             }
             Expose::HostPort => claims::give_back(&self.client().await?, namespace, lease).await,
             Expose::Forward | Expose::None => Ok(()),
         }
+    }
+}
+
+/// Gives back what a Service's numbers were claimed with; who may not do that has claimed none.
+async fn give_back_if_allowed(client: &Client, namespace: &str, lease: &str) -> Result<(), RuntimeError> {
+    match claims::give_back(client, namespace, lease).await {
+        Err(error) if error.kind == ErrorKind::Forbidden => Ok(()),
+        given_back => given_back,
     }
 }
 

@@ -1,6 +1,6 @@
 //! With `expose: node_port`: a Service for each agent, with exactly its ports.
 //!
-//! That a number is unique in the cluster is the API server's doing. It is called after the lease: so whoever ends a lease knows the
+//! That no two Services have a number is the API server's doing; that no pod has it on its node, that of claims (`claims.rs`). It is called after the lease: so whoever ends a lease knows the
 //! one that may go, and never meets another's, be it another broker's or a person's.
 
 use std::collections::BTreeMap;

@@ -257,8 +257,10 @@ fn ports_of_a_pod_that_may_yet_come_are_not_given_back() {
     assert_eq!(host.error(6, &start("dev", &image, IDLE))["code"], "runtime_unreachable");
     let leased = host.leased();
     assert_eq!(leased.len(), 2);
-    for command in ["stop", "delete"] {
-        let error = host.error(6, &[command, "dev"]);
+    for command in
+        [&["stop", "dev"][..], &["restart", "dev"], &["delete", "dev"], &start("dev", &image, IDLE)]
+    {
+        let error = host.error(6, command);
         assert!(
             error["message"].as_str().unwrap().contains("has not said whether it comes to be"),
             "{error}"
