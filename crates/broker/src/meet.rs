@@ -186,6 +186,8 @@ impl Core {
             return Met::InOrder;
         }
         self.state().granted.insert(lease.id.clone(), Instant::now());
+        // It may have ended already, and that may not be recorded: then this is what is known, and the next look tries it again.
+        self.publish(record.clone());
         tracing::info!(agent = %record.key, id = observed.id, ports = ?lease.ports, "adopted a running agent by its labels");
         self.resume(&record.key, &lease.id, runtime.as_ref(), &observed.id).await;
         let now = runtime.inspect(&observed.id).await.ok().flatten();

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use pool::AgentKey;
 use runtime::{Observed, ObservedState, Runtime, RuntimeError};
+use settings::RuntimeName;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -44,10 +45,13 @@ impl Core {
         self.review_blocked("").await;
     }
 
-    /// The runtimes that have agents, or had some while this broker ran: something of those may still be there.
+    /// The runtimes that have agents, or had some while this broker ran: something of those may still be there. Processes cost nothing to
+    /// look at, so those are among them.
     pub(crate) fn runtimes_in_use(&self) -> BTreeSet<String> {
         let state = self.state();
-        state.agents.values().map(|agent| &agent.runtime).chain(&state.used).cloned().collect()
+        let own = RuntimeName::Process.as_str().to_owned();
+        let used = state.agents.values().map(|agent| &agent.runtime).chain(&state.used).cloned();
+        used.chain([own]).collect()
     }
 
     /// Looks once at the runtimes that are meant. One that is not in use is not waited for for long.
@@ -171,6 +175,7 @@ impl Core {
 
     /// Tells that nothing is known of the agents of a runtime, if it has any that live.
     fn warn_unreachable(&self, name: &str, error: &RuntimeError) {
+        tracing::debug!(runtime = name, error = %chain(error), "it was not looked at");
         if self.state().agents.values().any(|agent| agent.runtime == name && agent.is_live()) {
             let text = format!("{name} does not answer, so nothing of it is changed: {}", chain(error));
             self.warn(About::Unreachable(name.to_owned()), &text);
