@@ -112,9 +112,7 @@ fn try_open(path: &Path) -> Result<(Connection, Contents), Trouble> {
     let (version, mark) = (number("PRAGMA user_version")?, number("PRAGMA application_id")?);
     let is_unmarked = mark == 0 && version <= UNMARKED;
     if mark != MARK + version && !is_unmarked {
-        return Err(Trouble::Damaged(format!(
-            "its version reads {version} in one place, and not so in the other"
-        )));
+        return Err(Trouble::Damaged("its version is another in one place than in the other".to_owned()));
     }
     if version > VERSION {
         return Err(Trouble::Refused(OpenError::Newer { path: path.to_owned(), found: version }));
