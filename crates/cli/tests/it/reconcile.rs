@@ -270,9 +270,7 @@ impl Drop for EmptyEngine {
 #[test]
 fn another_engine_under_the_same_name_gives_nothing_back() {
     needs_docker!();
-    let (image, directory) = (image(), tempfile::tempdir_in("/tmp").unwrap());
-    let socket = directory.path().join("engine.sock");
-    let mut host = Host::with_engine_at(&socket, "500ms", 6);
+    let (image, (mut host, socket)) = (image(), Host::with_engine("500ms", 6));
     let own = Between::open(&socket);
     host.serve();
     host.ok(&idle_agent("dev", &image));
@@ -321,9 +319,7 @@ fn another_engine_under_the_same_name_gives_nothing_back() {
 #[test]
 fn what_runs_is_adopted_before_leftovers_are_removed() {
     needs_docker!();
-    let (image, directory) = (image(), tempfile::tempdir_in("/tmp").unwrap());
-    let socket = directory.path().join("engine.sock");
-    let mut host = Host::with_engine_at(&socket, "1s", 6);
+    let (image, (mut host, socket)) = (image(), Host::with_engine("1s", 6));
     let engine = Between::open(&socket);
     host.serve();
     host.ok(&idle_agent("dev", &image));
@@ -361,9 +357,7 @@ fn what_runs_is_adopted_before_leftovers_are_removed() {
 #[test]
 fn an_engine_that_does_not_say_who_it_is_runs_agents() {
     needs_docker!();
-    let (image, directory) = (image(), tempfile::tempdir_in("/tmp").unwrap());
-    let socket = directory.path().join("engine.sock");
-    let mut host = Host::with_engine_at(&socket, "1h", 6);
+    let (image, (mut host, socket)) = (image(), Host::with_engine("1h", 6));
     let engine = Between::on(&socket, Way::Unheard("/info HTTP"));
     host.serve();
     host.ok(&idle_agent("dev", &image));
@@ -380,9 +374,7 @@ fn an_engine_that_does_not_say_who_it_is_runs_agents() {
 #[test]
 fn an_engine_that_hangs_is_waited_for_once() {
     needs_docker!();
-    let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let socket = directory.path().join("engine.sock");
-    let mut host = Host::with_engine_at(&socket, "1h", 20);
+    let (mut host, socket) = Host::with_engine("1h", 20);
     let engine = Between::open(&socket);
     host.serve();
     drop(engine);

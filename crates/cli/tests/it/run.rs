@@ -299,9 +299,7 @@ fn a_broker_that_was_started_within_does_not_keep_the_lease() {
 #[test]
 fn a_lease_stays_while_an_engine_has_yet_to_say_what_it_publishes() {
     needs_docker!();
-    let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let socket = directory.path().join("engine.sock");
-    let mut host = Host::with_engine_at(&socket, "300ms", 4);
+    let (mut host, socket) = Host::with_engine("300ms", 4);
     let engine = Between::open(&socket);
     host.serve();
     let mut running = Running::start(&host, &["dev"], "exec sleep 100000");

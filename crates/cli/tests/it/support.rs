@@ -75,16 +75,14 @@ impl Host {
         Self::with_settings(settings, ports)
     }
 
-    /// A broker whose Docker is behind `socket`, which it looks at every `interval`.
-    pub(crate) fn with_engine_at(socket: &Path, interval: &str, ports: u16) -> Self {
-        let settings = |range: &str| {
-            format!(
-                "server: {{ broker: {{ listen: none, reconcile_interval: {interval}, port_pool: {{ range: \"{range}\" }} }} }}\n\
-                 runtimes: {{ docker: {{ host: \"unix://{}\" }} }}\n",
-                socket.display()
-            )
-        };
-        Self::with_settings(settings, ports)
+    /// A home whose broker looks every `interval` at a Docker behind a socket of its own, and that socket. Nothing answers there yet.
+    pub(crate) fn with_engine(interval: &str, ports: u16) -> (Self, PathBuf) {
+        let host = Self::looking_every(interval, ports);
+        let socket = host.path("engine.sock");
+        let mut settings = fs::read_to_string(host.path("settings.yaml")).unwrap();
+        settings += &format!("runtimes: {{ docker: {{ host: \"unix://{}\" }} }}\n", socket.display());
+        fs::write(host.path("settings.yaml"), settings).unwrap();
+        (host, socket)
     }
 
     /// A home with the settings that `settings` writes for a range of `ports` ports.

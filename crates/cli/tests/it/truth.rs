@@ -55,9 +55,7 @@ fn that_someone_takes_a_port_or_lets_go_of_it_is_an_event() {
 #[test]
 fn that_an_engine_goes_away_or_comes_back_is_an_event() {
     needs_docker!();
-    let (image, directory) = (image(), tempfile::tempdir_in("/tmp").unwrap());
-    let socket = directory.path().join("engine.sock");
-    let mut host = Host::with_engine_at(&socket, "1h", 4);
+    let (image, (mut host, socket)) = (image(), Host::with_engine("1h", 4));
     let between = Between::open(&socket);
     host.serve();
     host.ok(&idle_agent("dev", &image));
@@ -221,9 +219,7 @@ fn an_agent_has_the_limits_with_which_the_broker_was_started() {
 fn while_the_engine_is_out_of_reach_nothing_is_given_back() {
     needs_docker!();
     let image = image();
-    let directory = tempfile::tempdir_in("/tmp").unwrap();
-    let socket = directory.path().join("engine.sock");
-    let mut host = Host::with_engine_at(&socket, "500ms", 6);
+    let (mut host, socket) = Host::with_engine("500ms", 6);
     let between = Between::open(&socket);
     host.serve();
     host.ok(&idle_agent("dev", &image));
@@ -263,9 +259,7 @@ fn while_the_engine_is_out_of_reach_nothing_is_given_back() {
 #[test]
 fn an_answer_that_breaks_off_changes_nothing() {
     needs_docker!();
-    let (image, directory) = (image(), tempfile::tempdir_in("/tmp").unwrap());
-    let socket = directory.path().join("engine.sock");
-    let mut host = Host::with_engine_at(&socket, "500ms", 6);
+    let (image, (mut host, socket)) = (image(), Host::with_engine("500ms", 6));
     let between = Between::open(&socket);
     host.serve();
     host.ok(&idle_agent("dev", &image));
