@@ -124,6 +124,7 @@ impl Core {
                     let began = Instant::now();
                     self.doubt_engine(runtime.as_ref());
                     self.reconcile_runtime(Arc::clone(&runtime)).await;
+                    tracing::debug!(runtime = name, "listening to what is started there");
                     while let Some(lease) = starts.next().await {
                         let (core, runtime) = (Arc::clone(self), Arc::clone(&runtime));
                         tokio::spawn(async move { core.hear(runtime, LeaseId::new(&lease)).await });

@@ -122,7 +122,7 @@ fn a_dry_run_shows_what_a_real_one_does() {
     host.serve();
     let image = image();
     host.ok(&idle_agent("kept", &image));
-    await_listening();
+    host.await_listening("docker");
     assert_eq!(host.json(&["reconcile", "-n"])["reconciliation"]["findings"], json!([]));
     // A container that was created for a start that never came to its end.
     let id = std::fs::read_to_string(host.path("broker.id")).unwrap();

@@ -92,7 +92,7 @@ fn a_leftover_on_a_runtime_without_agents_is_removed() {
     let (mut host, image) = (Host::looking_every("300ms", 4), image());
     host.serve();
     host.ok(&idle_agent("dev", &image));
-    await_listening();
+    host.await_listening("docker");
     host.ok(&["delete", "dev", "-t", "0s"]);
     docker_labelled(&host, &["create"], ("half", "01AAAAAAAAAAAAAAAAAAAAAAAA", ""), &["true"]);
     eventually_or("it is removed", || host.containers().is_empty(), || host.broker_log());
@@ -526,7 +526,7 @@ fn what_could_not_be_done_is_told() {
     let (mut host, image) = (Host::looking_every("1h", 4), image());
     host.serve_with(&[("BERTHOLD_FAULT", "refuse 1 docker remove")]);
     host.ok(&idle_agent("dev", &image));
-    await_listening();
+    host.await_listening("docker");
     docker_labelled(&host, &["create"], ("half", "01AAAAAAAAAAAAAAAAAAAAAAAA", ""), &["true"]);
     let refused = host.run(&["reconcile"]);
     assert_eq!(refused.code, 1, "{refused:?}");
@@ -558,7 +558,7 @@ fn an_agent_that_was_taken_for_a_stranger_keeps_its_ports() {
     let (mut host, image) = (Host::looking_every("1h", 8), image());
     host.serve();
     host.ok(&idle_agent("dev", &image));
-    await_listening();
+    host.await_listening("docker");
     let ports = host.agent("dev")["ports"].clone();
     // The broker takes up what was started a second after it has heard of it.
     let is_seen_before = |_| {

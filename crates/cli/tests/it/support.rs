@@ -295,7 +295,11 @@ impl Host {
 
     /// Runs the program with `--json`, which must fail with `code`; the error that it prints.
     pub(crate) fn error(&self, code: i32, arguments: &[&str]) -> Value {
-        let done = self.run(&[&["--json"], arguments].concat());
+        self.error_of(code, arguments, &self.run(&[&["--json"], arguments].concat()))
+    }
+
+    /// The error that the program printed as JSON, which must have failed with `code`.
+    pub(crate) fn error_of(&self, code: i32, arguments: &[&str], done: &Done) -> Value {
         assert_eq!(done.code, code, "{arguments:?}: {done:#?}\n{}", self.broker_log());
         let document: Value = serde_json::from_str(&done.stdout)
             .unwrap_or_else(|error| panic!("{arguments:?} printed {:?}: {error}", done.stdout));
@@ -337,6 +341,16 @@ impl Host {
     /// The name of an agent on its runtime.
     pub(crate) fn container(&self, name: &str) -> String {
         format!("{}--{name}", self.project)
+    }
+
+    /// Waits until the broker listens to a runtime, which it does once it has a first agent there, and has looked at all of it for
+    /// that: from then on it looks again only when something happens there.
+    pub(crate) fn await_listening(&self, runtime: &str) {
+        let told = |line: &str| {
+            line.contains("listening to what is started there")
+                && line.contains(&format!("runtime=\"{runtime}\""))
+        };
+        eventually_or("it listens", || self.broker_log().lines().any(told), || self.broker_log());
     }
 
     pub(crate) fn broker_log(&self) -> String {
@@ -570,11 +584,6 @@ pub(crate) fn engine_command(engine: &str, arguments: &[&str]) -> String {
     let messages = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{engine} {arguments:?}: {messages}");
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Waits until a broker with a first agent listens to its engine, for which it has looked at all of that once.
-pub(crate) fn await_listening() {
-    std::thread::sleep(Duration::from_secs(3));
 }
 
 /// Waits until `condition` holds.

@@ -12,7 +12,7 @@ fn a_pod_that_others_create_again_is_heard_of() {
     let mut host = Host::looking_every("1h", 4);
     host.serve();
     let before = web(&host, "dev");
-    await_listening();
+    host.await_listening("kubernetes");
     let name = host.container("dev");
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), kubectl(&["get", "pod", &name, "-o", "json"])).unwrap();
