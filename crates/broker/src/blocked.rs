@@ -7,23 +7,19 @@
 //! A port that an engine refused although nothing here shows why (its view is not ours: a machine of its own, another
 //! namespace) is blocked for a while, for a probe would lift that at once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use pool::{LeaseId, Port};
-use runtime::{HeldPort, Runtime};
-use settings::RuntimeName;
+use pool::Port;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use crate::clock;
 use crate::core::{Core, State};
-use crate::error::chain;
 use crate::holder::Sockets;
 use crate::probe;
 use crate::runtimes::Locality;
-use crate::warnings::About;
 
 /// How often, and how far apart, a port that an agent had a moment ago is asked again before it counts as held by someone else:
 /// an engine may close its socket a little after it said that the container ended.
@@ -31,13 +27,6 @@ const PATIENCE: (u32, Duration) = (10, Duration::from_millis(20));
 
 /// For how long a port stays blocked that an engine refused, where nothing here shows why: a probe finds such a port free.
 const REFUSED: Duration = Duration::from_secs(30);
-
-/// How long a runtime takes to fail that hangs, and is not merely away.
-const SLOW: Duration = Duration::from_secs(3);
-/// For how long such a one is not asked again.
-const SILENT: Duration = Duration::from_secs(30);
-/// How long a broker waits for an engine to tell for the first time which ports it holds, before it takes it for gone.
-const UNTOLD: Duration = Duration::from_secs(600);
 
 /// What a port is blocked by if nothing more is known.
 const UNKNOWN: &str = "another process on this host";
@@ -145,101 +134,6 @@ impl Core {
             tracing::info!(ports = ?numbers, "blocked ports are free again");
             self.tell_pool(freed);
         }
-    }
-
-    /// The ports that others hold on some runtime though no socket need show it, and who they are. Those that matter are this
-    /// host's, and all of those of the runtime `wanted_on`. Of a runtime that cannot be asked, it is what it told last.
-    pub(crate) async fn held_unseen(&self, wanted_on: &str) -> BTreeMap<Port, String> {
-        // Asked for before the runtimes are: what ends in between is not taken for someone else's.
-        let own: HashMap<LeaseId, Vec<Port>> = {
-            let state = self.state();
-            let ports = |id: &LeaseId| state.pool.ports_of(id).unwrap_or_default().to_vec();
-            state.pool.leases().map(|id| (id.clone(), ports(id))).collect()
-        };
-        // The label alone says little: what someone runs from an image of an agent's container has it as well.
-        let is_own = |held: &HeldPort| {
-            let ports = held.lease.as_deref().and_then(|id| own.get(&LeaseId::new(id)));
-            ports.is_some_and(|ports| ports.iter().any(|port| port.get() == held.port))
-        };
-        let is_own = &is_own;
-        let asked = self.runtimes.usable().map(|runtime| async move {
-            let only_here = runtime.name() != wanted_on;
-            let held = match self.told_ports(runtime.as_ref(), only_here).await {
-                Some(mut held) => {
-                    held.retain(|held| !is_own(held));
-                    self.state().told_held.insert(runtime.name(), held.clone());
-                    held
-                }
-                None => self.state().told_held.get(runtime.name()).cloned().unwrap_or_default(),
-            };
-            held.into_iter().filter(move |held| held.is_here || !only_here)
-        });
-        let held = join_all(asked).await.into_iter().flatten();
-        held.filter_map(|held| Some((Port::new(held.port)?, held.by))).collect()
-    }
-
-    /// The ports that a runtime says are held on it; none if it does not say so now. One that lets the question wait until nobody would
-    /// any more is not asked again for a while: everyone who needs a port would have to wait for it, one after the other.
-    async fn told_ports(&self, runtime: &dyn Runtime, only_here: bool) -> Option<Vec<HeldPort>> {
-        let name = runtime.name();
-        let silenced = async {
-            loop {
-                let silence = self.silence.notified();
-                if self.is_silent(name) {
-                    return;
-                }
-                silence.await;
-            }
-        };
-        let asked = Instant::now();
-        let answer = tokio::select! {
-            biased;
-            () = silenced => return None,
-            answer = runtime.held_ports(only_here) => answer,
-        };
-        let about = About::Silent(name.to_owned());
-        match answer {
-            Ok(held) => {
-                self.take_back(|it| *it == about);
-                Some(held)
-            }
-            Err(error) => {
-                tracing::debug!(runtime = name, %error, "it does not tell which ports it holds");
-                if asked.elapsed() >= SLOW {
-                    self.state().silent.insert(name, Instant::now());
-                    self.silence.notify_waiters();
-                    let text = format!(
-                        "{name} does not say which ports it holds ({}): for {} s at a time they are taken to be those that it told of \
-                         last{}",
-                        chain(&error),
-                        SILENT.as_secs(),
-                        error.hint.map_or_else(String::new, |hint| format!("; {hint}"))
-                    );
-                    self.warn(about, &text);
-                }
-                None
-            }
-        }
-    }
-
-    fn is_silent(&self, runtime: &str) -> bool {
-        self.state().silent.get(runtime).is_some_and(|at| at.elapsed() < SILENT)
-    }
-
-    /// A runtime of this host that is there and does not say which ports it holds.
-    pub(crate) fn silent_here(&self) -> Option<&'static str> {
-        let silent: Vec<&'static str> = self.state().silent.keys().copied().collect();
-        let is_here = |name: &str| self.runtimes.locality(name) == Locality::Local;
-        let silent = silent.into_iter().find(|it| self.is_silent(it) && is_here(it));
-        silent.or_else(|| self.untold().find(|it| is_here(it)))
-    }
-
-    /// The engines that have told nothing since this broker started, which was not long ago: of what they publish nothing is known yet.
-    fn untold(&self) -> impl Iterator<Item = &'static str> {
-        let is_new = self.state().taken_up.is_none_or(|at| at.elapsed() < UNTOLD);
-        let engines = [RuntimeName::Docker, RuntimeName::Podman].map(RuntimeName::as_str).into_iter();
-        let has_told = |name: &str| self.state().told_held.contains_key(name);
-        engines.filter(move |name| is_new && self.runtimes.may_publish(name) && !has_told(name))
     }
 
     fn tell_pool(&self, ports: impl IntoIterator<Item = Port>) {

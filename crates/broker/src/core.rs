@@ -25,7 +25,7 @@ use crate::home::Home;
 use crate::labels::Tag;
 use crate::ledger::Ledger;
 use crate::listen::Address;
-use crate::model::{AgentRecord, BareLease, Former, Lease};
+use crate::model::{AgentRecord, BareLease, Former, Lease, ToldPorts};
 use crate::outcome::Before;
 use crate::runtimes::Runtimes;
 use crate::verdict::{Absence, Unstarted};
@@ -97,6 +97,8 @@ pub(crate) struct State {
     pub(crate) silent: BTreeMap<&'static str, Instant>,
     /// The ports of others of which each runtime told last, for when it does not tell.
     pub(crate) told_held: BTreeMap<&'static str, Vec<HeldPort>>,
+    /// What the ledger has of what runtimes told, by their names.
+    pub(crate) remembered: BTreeMap<String, ToldPorts>,
     /// What a person should know of, by what it is about.
     pub(crate) warnings: BTreeMap<About, String>,
 }
@@ -252,6 +254,7 @@ impl State {
             engines: BTreeMap::new(),
             silent: BTreeMap::new(),
             told_held: BTreeMap::new(),
+            remembered: BTreeMap::new(),
             warnings: BTreeMap::new(),
         }
     }

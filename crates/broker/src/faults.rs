@@ -231,6 +231,10 @@ impl Runtime for Faulty {
         self.0.may_come_late()
     }
 
+    fn runs_on_unheard(&self) -> bool {
+        self.0.runs_on_unheard()
+    }
+
     async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
         self.0.engine().await
     }

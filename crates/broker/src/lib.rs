@@ -65,6 +65,7 @@ mod simulation;
 mod spec;
 mod survey;
 mod tls;
+mod told;
 mod verdict;
 mod view;
 mod warnings;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use pool::{AgentKey, LeaseId, Moment, Port};
+use runtime::HeldPort;
 use runtime::process::Identity;
 
 /// Everything that the broker knows of one agent.
@@ -66,6 +67,15 @@ pub(crate) struct Former {
     /// In label order.
     pub(crate) ports: Vec<Port>,
     pub(crate) released_at: Moment,
+}
+
+/// The ports of this host that others held on a runtime when it last told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ToldPorts {
+    /// In which boot of the host that was.
+    pub(crate) boot: String,
+    /// In the order of their numbers.
+    pub(crate) held: Vec<HeldPort>,
 }
 
 /// Where an agent is in its life.

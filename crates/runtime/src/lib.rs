@@ -71,6 +71,11 @@ pub trait Runtime: Send + Sync {
         Duration::ZERO
     }
 
+    /// Whether what runs there goes on holding ports while it does not answer, as pods do without their API server.
+    fn runs_on_unheard(&self) -> bool {
+        false
+    }
+
     /// Asks whether it answers, and what it is.
     ///
     /// # Errors

@@ -121,7 +121,7 @@ pub struct EngineInfo {
 }
 
 /// A port that something on a runtime holds.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct HeldPort {
     /// Its number.
     pub port: u16,

@@ -1,7 +1,8 @@
 //! The broker's durable record of leases and agents: one SQLite file in the broker's home.
 //!
 //! **Layout.** `schema/1.sql` and what follows it: a row a lease, a row a port that a lease holds, a row an agent, a row for
-//! each owner of a bare lease that was released (the latest of them, see `bare`), and the history (see `history`). The database itself forbids that a port is in
+//! each owner of a bare lease that was released (the latest of them, see `bare`), what runtimes told last of the ports of others (see
+//! `told`), and the history (see `history`). The database itself forbids that a port is in
 //! two leases and that an owner has two leases.
 //!
 //! **Order.** Everything that changes is sent to one writer thread, which commits in the order of arrival. What waits when
@@ -24,6 +25,8 @@ mod rows;
 mod tests;
 mod writer;
 
+use std::collections::BTreeMap;
+
 use pool::{AgentKey, LeaseId, Moment, Owner};
 
 pub(crate) use history::{Held, Question, read as read_history};
@@ -32,7 +35,7 @@ pub(crate) use open::{OpenError, is_missing, open};
 pub(crate) use writer::ByHand;
 pub(crate) use writer::Ledger;
 
-use crate::model::{AgentRecord, BareLease, Former, Holder, Lease};
+use crate::model::{AgentRecord, BareLease, Former, Holder, Lease, ToldPorts};
 
 /// One step of a transaction.
 #[derive(Clone, Debug)]
@@ -49,6 +52,8 @@ pub(crate) enum Change {
     Forget(AgentKey),
     /// Writes which ports the owner of a bare lease had, or forgets it.
     Former { owner: AgentKey, former: Option<Former> },
+    /// Writes which ports others hold on a runtime, in place of what was known of it.
+    Told { runtime: &'static str, told: ToldPorts },
 }
 
 /// All that the ledger holds.
@@ -60,11 +65,13 @@ pub(crate) struct Contents {
     pub(crate) bare: Vec<BareLease>,
     /// The ports that such owners had.
     pub(crate) former: Vec<(AgentKey, Former)>,
+    /// What runtimes told last of the ports that others hold, by their names.
+    pub(crate) told: BTreeMap<String, ToldPorts>,
 }
 
 /// Leases by their ids: the owner as it is shown, and the ports in label order.
 #[cfg(test)]
-pub(crate) type Leases = std::collections::BTreeMap<String, (String, Vec<u16>)>;
+pub(crate) type Leases = BTreeMap<String, (String, Vec<u16>)>;
 
 #[cfg(test)]
 impl Contents {

@@ -10,8 +10,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::{Contents, rows};
 
 /// The steps from an empty file to the present schema: the first makes version 1 of it, each further one the next version.
-const STEPS: [&str; 3] =
-    [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
+const STEPS: [&str; 4] = [
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+    include_str!("schema/4.sql"),
+];
 /// The schema version that this broker writes.
 const VERSION: i64 = STEPS.len() as i64;
 

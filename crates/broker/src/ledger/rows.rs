@@ -1,10 +1,13 @@
 //! Between rows and what the broker knows.
 
+use std::collections::BTreeMap;
+
 use pool::{AgentKey, LeaseId, Moment, Name, Owner, Port};
+use runtime::HeldPort;
 use rusqlite::{Connection, Row, named_params};
 
 use super::{Change, Contents, history};
-use crate::model::{AgentRecord, BareLease, Former, Lease, Stage, join_ports, split_ports};
+use crate::model::{AgentRecord, BareLease, Former, Lease, Stage, ToldPorts, join_ports, split_ports};
 
 /// The rows do not say anything that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +64,26 @@ pub(super) fn load(connection: &Connection) -> Result<Contents, LoadError> {
         };
         contents.former.push((key, former));
     }
+    contents.told = told(connection)?;
     Ok(contents)
+}
+
+fn told(connection: &Connection) -> Result<BTreeMap<String, ToldPorts>, LoadError> {
+    let mut statement = connection.prepare("SELECT * FROM told ORDER BY rowid")?;
+    let mut rows = statement.query([])?;
+    let mut told: BTreeMap<String, ToldPorts> = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let (runtime, boot): (String, String) = (row.get("runtime")?, row.get("boot")?);
+        let number: i64 = row.get("port")?;
+        let port = u16::try_from(number).map_err(|_| LoadError::Value {
+            row: format!("what {runtime} told"),
+            column: "port",
+            value: number.to_string(),
+        })?;
+        let held = HeldPort { port, by: row.get("holder")?, is_here: true, lease: row.get("lease")? };
+        told.entry(runtime).or_insert_with(|| ToldPorts { boot, held: Vec::new() }).held.push(held);
+    }
+    Ok(told)
 }
 
 /// Carries out one change inside the transaction that is open.
@@ -92,6 +114,7 @@ pub(super) fn apply(connection: &Connection, change: &Change) -> rusqlite::Resul
                 former.released_at.0,
             ))
             .map(drop),
+        Change::Told { runtime, told } => put_told(connection, runtime, told),
         Change::Former { owner, former: None } => connection
             .prepare_cached("DELETE FROM former WHERE project = ?1 AND name = ?2")?
             .execute([owner.project.as_str(), owner.name.as_str()])
@@ -115,6 +138,17 @@ fn grant(connection: &Connection, owner: &Owner, lease: &Lease) -> rusqlite::Res
         insert.execute((port.get(), lease.id.as_str(), place))?;
     }
     history::begin(connection, owner, lease)
+}
+
+fn put_told(connection: &Connection, runtime: &str, told: &ToldPorts) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM told WHERE runtime = ?1")?.execute([runtime])?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO told (runtime, boot, port, holder, lease) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    for held in &told.held {
+        insert.execute((runtime, &told.boot, held.port, &held.by, &held.lease))?;
+    }
+    Ok(())
 }
 
 /// The kind of an owner, as rows have it.

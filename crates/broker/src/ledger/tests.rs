@@ -2,10 +2,11 @@ use std::fs;
 use std::path::Path;
 
 use pool::{LeaseId, Moment, Owner, Port};
+use runtime::HeldPort;
 
 use super::open::Damage;
 use super::*;
-use crate::model::{AgentRecord, BareLease, Former, Holder, Lease};
+use crate::model::{AgentRecord, BareLease, Former, Holder, Lease, ToldPorts};
 
 fn lease(id: &str, ports: &[u16]) -> Lease {
     let ports = ports.iter().map(|number| Port::new(*number).unwrap()).collect();
@@ -55,6 +56,20 @@ async fn what_was_recorded_is_read_again() {
     let remember = vec![grant, hold, former("default/old", Some(&had)), former("default/older", Some(&had))];
     ledger.record(remember).on_disk().await.unwrap();
     ledger.record(vec![former("default/older", None)]).on_disk().await.unwrap();
+    let told = |runtime, boot: &str, ports: &[u16]| {
+        let held = |port: &u16| HeldPort {
+            port: *port,
+            by: "the pod shop/web".to_owned(),
+            is_here: true,
+            lease: (*port == 8007).then(|| "another's".to_owned()),
+        };
+        (runtime, ToldPorts { boot: boot.to_owned(), held: ports.iter().map(held).collect() })
+    };
+    let kept = told("kubernetes", "this boot", &[8004, 8007]);
+    let earlier = [told("kubernetes", "an earlier one", &[8003]), told("docker", "this boot", &[8005])];
+    for (runtime, told) in earlier.into_iter().chain([kept.clone(), told("docker", "this boot", &[])]) {
+        ledger.record(vec![Change::Told { runtime, told }]).on_disk().await.unwrap();
+    }
 
     let (_, contents, damage) = start(&path);
     record.lease = Some(lease("l1", &[8001, 8000]));
@@ -64,6 +79,7 @@ async fn what_was_recorded_is_read_again() {
         [BareLease { key: bare("default/db"), lease: lease("l2", &[9000]), holder: Some(held) }]
     );
     assert_eq!(contents.former, [(bare("default/old"), had)]);
+    assert_eq!(contents.told.into_iter().collect::<Vec<_>>(), [(kept.0.to_owned(), kept.1)]);
     assert_eq!(damage, None);
 }
 
@@ -236,7 +252,7 @@ fn a_ledger_of_a_newer_version_is_left_alone() {
     drop(connection);
     let before = fs::read(&path).unwrap();
     let error = open(&path).unwrap_err().to_string();
-    assert!(error.ends_with("has schema version 99, but this berthold knows only up to 3"), "{error}");
+    assert!(error.ends_with("has schema version 99, but this berthold knows only up to 4"), "{error}");
     assert!(fs::read(&path).unwrap() == before, "the file is as it was");
 }
 
@@ -298,7 +314,7 @@ async fn a_ledger_of_version_1_is_brought_up_to_date_without_loss() {
         .unwrap()
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .unwrap();
-    assert_eq!(version, 3);
+    assert_eq!(version, 4);
 }
 
 #[tokio::test]

@@ -468,6 +468,10 @@ impl Runtime for Kubernetes {
         LATE
     }
 
+    fn runs_on_unheard(&self) -> bool {
+        true
+    }
+
     async fn engine(&self) -> Result<EngineInfo, RuntimeError> {
         let connected = self.connected().await?;
         let version =

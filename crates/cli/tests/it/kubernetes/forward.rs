@@ -254,14 +254,20 @@ pub(super) struct Between {
 impl Between {
     /// A broker whose kubeconfig, the file, leads here.
     pub(super) fn host() -> (Self, Host, NamedTempFile) {
+        let (between, mut host, file) = Self::unserved();
+        host.serve();
+        (between, host, file)
+    }
+
+    /// The same before the broker runs.
+    pub(super) fn unserved() -> (Self, Host, NamedTempFile) {
         let admin = fs::read_to_string(std::env::var("BERTHOLD_KUBECONFIG").unwrap()).unwrap();
         let server = server_of(&admin);
         let between = Self::open(server.trim_start_matches("https://").trim_end_matches('/'));
         let file = NamedTempFile::new().unwrap();
         fs::write(file.path(), admin.replace(&server, &format!("https://127.0.0.1:{}", between.port)))
             .unwrap();
-        let mut host = Host::with_pool(4).with_kubeconfig(file.path().to_str().unwrap());
-        host.serve();
+        let host = Host::with_pool(4).with_kubeconfig(file.path().to_str().unwrap());
         (between, host, file)
     }
 

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use super::ends::apply;
+use super::forward::Between;
 use super::{MANIFEST, WEB, host, kubeconfig_of, needs_cluster, start, unserved, web};
 use crate::clock::Clock;
 use crate::observer::{self, Seen, claims};
@@ -350,6 +351,52 @@ fn a_host_port_of_a_pod_is_never_given_to_a_docker_agent() {
     assert_eq!(agent["ports"], json!({ "A": host.port(1), "B": host.port(2) }));
     assert_eq!((&blocked["port"], &blocked["state"]), (&json!(host.port(0)), &json!("blocked")));
     assert!(blocked["detail"].as_str().unwrap().contains(&pod), "{blocked}");
+}
+
+/// P7: pods go on without their API server, and no socket shows what they have. So it is known also to a broker that starts meanwhile.
+#[test]
+fn a_host_port_of_a_pod_is_remembered_while_its_cluster_is_away() {
+    needs_cluster!();
+    let (between, mut host, _kubeconfig) = Between::unserved();
+    let pod = foreign_pod(host.port(0));
+    host.serve();
+    let others = json!({ "A": host.port(1), "B": host.port(2) });
+    assert_eq!(ports_of_next(&host, "first"), others);
+    host.kill_broker();
+    between.cut(true);
+    host.serve();
+    assert_eq!(ports_of_next(&host, "second"), others);
+    let blocked = host.json(&["ports"])["pool"]["ports"][0].clone();
+    assert!(blocked["detail"].as_str().unwrap().contains(&pod), "{blocked}");
+    let warnings = || host.json(&["broker", "status"])["broker"]["warnings"].clone();
+    let told = warnings().to_string();
+    assert!(
+        told.contains("before this broker started") && told.contains(&host.port(0).to_string()),
+        "{told}"
+    );
+    let free = json!({ "A": host.port(0), "B": host.port(1) });
+    // Once the cluster tells again, that counts.
+    kubectl(&["delete", "pod", &pod, "--grace-period=1"]);
+    assert_eq!(ports_of_next(&host, "third"), others);
+    between.cut(false);
+    eventually("it has told", || {
+        let next = ports_of_next(&host, "fourth");
+        warnings() == json!([]) && next == free
+    });
+    host.kill_broker();
+    between.cut(true);
+    host.serve();
+    assert_eq!(ports_of_next(&host, "fifth"), free, "that nothing is held any more is known, too");
+    let none = host.json(&["broker", "status"])["broker"]["warnings"].clone();
+    assert_eq!(none, json!([]));
+}
+
+/// The ports that a process gets which is started and deleted at once.
+fn ports_of_next(host: &Host, name: &str) -> Value {
+    let start = ["start", name, "--runtime", "process", "--", "sleep", "100000"];
+    let agent = host.json(&start)["agent"].clone();
+    host.ok(&["delete", name, "-t", "0s"]);
+    agent["ports"].clone()
 }
 
 /// P7: a broker that may not look beyond its namespace hears of a pod's `hostPort` from the scheduler alone.
