@@ -3,9 +3,12 @@
 //! Every connection has a way of its own into the pod, as a connection of this kind has no flow control between its streams: a
 //! slow reader would hold up all others.
 //!
-//! The end of one direction is passed on as such. What a node makes of it is its own: containerd does not tell the pod, and ends
-//! the other direction a second later
-//! (<https://github.com/containerd/containerd/blob/main/pkg/cri/server/sandbox_portforward_linux.go>).
+//! Nodes do not pass the end of one direction on. containerd tells the pod nothing, and ends the other direction a second later
+//! (<https://github.com/containerd/containerd/blob/main/internal/cri/server/sandbox_portforward_linux.go>); socat, which others use, does tell the pod,
+//! and ends the other direction after half a second (<https://linux.die.net/man/1/socat>, `-t`). An answer that takes longer would be cut off. So the end
+//! of what a client sends is kept back until nothing has come from the pod for a while ([`QUIET`]).
+//!
+//! **Limits.** A server that answers only once it has read to the end gets no end where the node is containerd's.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,6 +21,7 @@ use std::time::Duration;
 use rustix::net::sockopt::set_socket_linger;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +42,9 @@ const REFUSAL: Duration = Duration::from_secs(3);
 const REST: Duration = Duration::from_secs(2);
 /// How long the end of a connection on which nothing came waits for a complaint.
 const HEARING: Duration = Duration::from_millis(20);
+/// How long nothing must have come from the pod before the end of what a client sends is passed on. Who sends to the end and hears nothing, and who has
+/// gone, cannot be told from who waits for an answer: for them it is so much later.
+const QUIET: Duration = Duration::from_secs(5);
 /// How long accepting pauses when the process has no more files to open.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
@@ -227,21 +234,27 @@ async fn carry(
     mut complaint: Reading,
 ) -> io::Result<()> {
     let (mut from, mut to) = connection.split();
+    let (came, is_whole) = (AtomicBool::new(false), AtomicBool::new(false));
+    let answers = Answers::default();
     let up = async {
         let mut buffer = vec![0; CHUNK];
         loop {
             match from.read(&mut buffer).await? {
-                0 => return outgoing.finish().await,
+                0 => break,
                 length => outgoing.write(&buffer[..length]).await?,
             }
         }
+        answers.end().await;
+        outgoing.finish().await
     };
-    let (came, is_whole) = (AtomicBool::new(false), AtomicBool::new(false));
     let down = async {
         while let Some(piece) = incoming.recv().await {
             came.store(true, Ordering::Relaxed);
+            answers.came.notify_one();
             to.write_all(&piece?).await?;
         }
+        answers.are_over.store(true, Ordering::Relaxed);
+        answers.came.notify_one();
         if !came.load(Ordering::Relaxed) {
             // The end of what was cut off comes together with a complaint, which then is to be heard first.
             sleep(HEARING).await;
@@ -277,6 +290,25 @@ async fn carry(
     }
 }
 
+/// What comes from a pod.
+#[derive(Default)]
+struct Answers {
+    /// That something came, or that it was the end.
+    came: Notify,
+    are_over: AtomicBool,
+}
+
+impl Answers {
+    /// Waits until they are over, or nothing has come for a while.
+    async fn end(&self) {
+        while !self.are_over.load(Ordering::Relaxed) {
+            if timeout(QUIET, self.came.notified()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
 /// What the other side has to complain of; none if it ends without a word.
 async fn told(complaint: &mut Reading) -> Option<String> {
     let mut told = Vec::new();
@@ -291,6 +323,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use kube::{Client, Config};
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -352,6 +385,30 @@ mod tests {
         assert_eq!(cut_off.await.unwrap_err().to_string(), "reset by peer");
         drop(connection);
         assert_eq!(client.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_direction_waits_for_answers() {
+        let answers = Arc::new(Answers::default());
+        let waiting = || {
+            let (answers, begin) = (Arc::clone(&answers), Instant::now());
+            tokio::spawn(async move {
+                answers.end().await;
+                begin.elapsed()
+            })
+        };
+        assert_eq!(waiting().await.unwrap(), QUIET, "none came");
+        let slow = waiting();
+        for _ in 0..3 {
+            sleep(QUIET * 3 / 5).await;
+            answers.came.notify_one();
+        }
+        assert_eq!(slow.await.unwrap(), QUIET * 3 / 5 * 3 + QUIET, "from the last piece on");
+        let over = waiting();
+        sleep(QUIET / 5).await;
+        answers.are_over.store(true, Ordering::Relaxed);
+        answers.came.notify_one();
+        assert_eq!(over.await.unwrap(), QUIET / 5);
     }
 
     async fn free_port() -> Publish {

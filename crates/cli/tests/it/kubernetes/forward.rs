@@ -43,6 +43,19 @@ fn forward_ends_each_direction_by_itself() {
     eventually("all comes back", || echoed(host.port(0), &data) == data);
 }
 
+/// A client that has said all may end its direction before it has its answer, which is then still whole: a node would cut it off after a
+/// second.
+#[test]
+fn forward_waits_for_the_answer_to_who_has_nothing_more_to_say() {
+    needs_cluster!();
+    let (host, image) = (host("forward", "", 4), cluster_image());
+    let slow = "nc -ll -p $AVAILABLE_LOCALHOST_PORT_A -e sh -c 'read name; sleep 3; echo Hello,; sleep 3; echo $name'";
+    let mut arguments = start("dev", &image, slow);
+    arguments.insert(2, "--wait");
+    host.ok(&arguments);
+    assert_eq!(echoed(host.port(0), b"you\n"), b"Hello,\nyou\n");
+}
+
 /// All are open and have been answered by the pod before any of them asks for what it came for.
 #[test]
 fn forward_passes_a_hundred_connections_at_once() {
