@@ -35,6 +35,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::child;
 use crate::docker::endpoint::named_by;
 use crate::docker::{Docker, EngineEndpoint};
+use crate::process::{Identity, end_of};
 use crate::{
     Attached, Created, EngineInfo, ErrorKind, ExecRequest, HeldPort, LogRequest, LogStream, Observed,
     Progress, Runtime, RuntimeError, Spec, Streams,
@@ -220,6 +221,32 @@ async fn listener_is_of_this_system(path: &Path) -> Option<bool> {
     Some(["podman", "systemd"].contains(&command.trim()) && root.is_some() && root == place(Path::new("/")))
 }
 
+/// Ends the service on the socket in the broker's home that a broker which was killed has started, if one listens there still.
+async fn end_left(socket: &Path) {
+    let Some(service) = left_service(socket).await else { return };
+    for signal in [Signal::TERM, Signal::KILL] {
+        // It may have ended by itself just now.
+        let _was_there = service.signal(signal);
+        if timeout(FAREWELL, end_of(&service)).await.is_ok() {
+            break;
+        }
+    }
+    // That it has removed its socket itself is fine.
+    drop(std::fs::remove_file(socket));
+}
+
+/// The service that listens there, if it is one as is started here: nobody else's. Its pid is that of who has the socket listen (`unix(7)`,
+/// SO_PEERCRED).
+async fn left_service(socket: &Path) -> Option<Identity> {
+    let stream = UnixStream::connect(socket).await.ok()?;
+    let service = Identity::of(u32::try_from(stream.peer_cred().ok()?.pid()?).ok()?).ok()??;
+    let command = std::fs::read(format!("/proc/{}/cmdline", service.pid())).ok()?;
+    let words: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    let place = format!("unix://{}", socket.display());
+    let expected = ["system", "service", "--time", IDLE, &place];
+    (words.get(1..=expected.len())? == expected).then_some(service)
+}
+
 /// What a text names.
 fn endpoint(host: &str) -> Result<EngineEndpoint, RuntimeError> {
     host.parse().map_err(|error: RuntimeError| match error.kind {
@@ -354,7 +381,7 @@ impl Runtime for Podman {
         // Whoever is about to start one has the lock.
         self.closed.store(true, Ordering::Relaxed);
         let mut service = self.service.lock().await;
-        let Some(mut child) = service.child.take() else { return };
+        let Some(mut child) = service.child.take() else { return end_left(socket).await };
         if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
             // It may have ended by itself just now.
             let _is_there = kill_process(pid, Signal::TERM);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ fn the_broker_s_own_service_is_started_again_and_ends_with_it() {
     let usual = std::env::var("XDG_RUNTIME_DIR").map(|directory| format!("{directory}/podman/podman.sock"));
     let mut usual = usual.into_iter().chain(["/run/podman/podman.sock".to_owned()]);
     if let Some(socket) = usual.find(|socket| UnixStream::connect(socket).is_ok()) {
+        assert!(!is_required("podman"), "a service of Podman listens at {socket}: this cannot be tested");
         eprintln!(
             "a service of Podman listens already at {socket}, so the broker has none of its own: not tested"
         );
@@ -55,6 +57,59 @@ fn the_broker_s_own_service_is_started_again_and_ends_with_it() {
     assert_eq!(services(&host), Vec::<i32>::new(), "nothing starts one while the broker ends");
     host.serve();
     assert_eq!(host.agent("dev")["state"], "running", "agents do not depend on it");
+    // That of a broker which was killed goes on with the next, and ends with that.
+    host.ok(&["exec", "dev", "--", "true"]);
+    let left = services(&host);
+    host.kill_broker();
+    host.serve();
+    host.ok(&["exec", "dev", "--", "true"]);
+    assert_eq!((services(&host), left.len()), (left.clone(), 1));
+    host.stop_broker();
+    assert_eq!(services(&host), Vec::<i32>::new());
+    assert!(!host.path("podman.sock").exists());
+    host.serve();
+    assert_eq!(host.agent("dev")["state"], "running");
+}
+
+/// The broker of someone who is not root runs the service of their own Podman, without any right to another's.
+#[test]
+fn an_ordinary_user_s_broker_runs_their_own_podman() {
+    use std::os::unix::fs::MetadataExt;
+
+    if !engine_is_here(ROOTLESS) || !rustix::process::geteuid().is_root() {
+        eprintln!("{ROOTLESS} is not here, or is this user's own: not tested");
+        return;
+    }
+    // Whose Podman it is in which the tests have their image.
+    let other = rootless_service().unwrap();
+    let other = Path::new(other.strip_prefix("unix://").unwrap());
+    let user = fs::metadata(other).unwrap().uid();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let mut accounts = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let home = accounts.find(|it| it[2] == user.to_string()).unwrap()[5];
+    let (run, settings) = (format!("/run/user/{user}"), other.with_file_name("containers.conf"));
+    let variables =
+        [("HOME", home), ("XDG_RUNTIME_DIR", &run), ("CONTAINERS_CONF", settings.to_str().unwrap())];
+    let mut host = Host::with_pool(4);
+    host.serve_as(user, &variables);
+    let image = image();
+    let web = "echo $BERTHOLD_AGENT > /tmp/index.html; exec httpd -f -p $AVAILABLE_LOCALHOST_PORT_A -h /tmp";
+    host.ok(&["start", "dev", "--wait", "--runtime", "podman", "--image", &image, "--", "sh", "-c", web]);
+    assert!(fetch(host.port(0)).unwrap().contains("dev"));
+    let [service] = services(&host)[..] else {
+        panic!("the broker has one service of its own, not these: {:?}", services(&host))
+    };
+    assert_eq!(fs::metadata(format!("/proc/{service}")).unwrap().uid(), user);
+    let name = host.container("dev");
+    assert_eq!(host.engine_containers(ROOTLESS), std::slice::from_ref(&name), "it is that user's");
+    assert!(!engine_command("podman", &["ps", "-a", "--format", "{{.Names}}"]).contains(&name));
+    host.kill_broker();
+    host.serve_as(user, &variables);
+    assert!(fetch(host.port(0)).unwrap().contains("dev"), "it has gone on");
+    host.ok(&["delete", "dev", "-t", "0s"]);
+    assert_eq!((host.engine_containers(ROOTLESS), host.leased()), (vec![], vec![]));
+    host.stop_broker();
+    assert_eq!(services(&host), Vec::<i32>::new());
 }
 
 struct Service(Child);

@@ -20,7 +20,7 @@ pub(crate) const BERTHOLD: &str = env!("CARGO_BIN_EXE_berthold");
 pub(crate) const RANGE_SIZE: u16 = 40;
 /// Where the ranges of the tests lie: below Linux's ephemeral ports (32768) and above what services use.
 const FIRST_RANGE: u16 = 18_000;
-const LAST_RANGE: u16 = 31_000;
+const LAST_RANGE: u16 = 30_000;
 /// How long anything is waited for. Generous: it is only reached when something is wrong.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -143,11 +143,30 @@ impl Host {
         });
     }
 
+    /// The same of a broker that is another user's, by whom the home is from now on.
+    pub(crate) fn serve_as(&mut self, user: u32, variables: &[(&str, &str)]) {
+        use std::os::unix::process::CommandExt;
+
+        // The program itself may be where only who builds it can see it.
+        let program = self.path("berthold");
+        fs::copy(BERTHOLD, &program).unwrap();
+        for path in [self.home.path(), &self.path("settings.yaml"), &program] {
+            std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap();
+        }
+        let mut command = self.command_of(program.to_str().unwrap());
+        command.uid(user).gid(user);
+        self.spawn(command, variables);
+        self.await_broker();
+    }
+
     fn spawn_broker(&mut self, variables: &[(&str, &str)]) {
+        self.spawn(self.command(), variables);
+    }
+
+    fn spawn(&mut self, mut command: Command, variables: &[(&str, &str)]) {
         assert!(self.serve.is_none(), "the broker runs already");
         let log = File::options().create(true).append(true).open(self.path("broker.log")).unwrap();
-        let child = self
-            .command()
+        let child = command
             .args(["serve"])
             .env("BERTHOLD_LOG", "debug")
             .envs(variables.iter().copied())
@@ -438,18 +457,23 @@ impl Drop for Host {
 
 impl Range {
     fn take() -> Self {
-        let directory = Path::new("/tmp/berthold-test-ranges");
-        fs::create_dir_all(directory).unwrap();
-        for first in (FIRST_RANGE..LAST_RANGE).step_by(usize::from(RANGE_SIZE)) {
-            let path = directory.join(first.to_string());
-            let lock = File::options().create(true).truncate(false).write(true).open(path).unwrap();
-            let is_free = |port: u16| TcpListener::bind(("0.0.0.0", port)).is_ok();
-            if lock.try_lock().is_ok() && (first..first + RANGE_SIZE).all(is_free) {
-                return Self { first, _lock: lock };
-            }
-        }
-        panic!("no free range of {RANGE_SIZE} ports is left");
+        let is_free = |port: u16| TcpListener::bind(("0.0.0.0", port)).is_ok();
+        let mut ranges = (FIRST_RANGE..LAST_RANGE).step_by(usize::from(RANGE_SIZE));
+        let taken = ranges.find_map(|first| {
+            let lock = lock_of_range(first)?;
+            (first..first + RANGE_SIZE).all(is_free).then_some(Self { first, _lock: lock })
+        });
+        taken.unwrap_or_else(|| panic!("no free range of {RANGE_SIZE} ports is left"))
     }
+}
+
+/// The lock on the ports from `first` on, unless another test has it.
+pub(crate) fn lock_of_range(first: u16) -> Option<File> {
+    let directory = Path::new("/tmp/berthold-test-ranges");
+    fs::create_dir_all(directory).unwrap();
+    let path = directory.join(first.to_string());
+    let lock = File::options().create(true).truncate(false).write(true).open(path).unwrap();
+    lock.try_lock().is_ok().then_some(lock)
 }
 
 /// What tests call a Podman that is not root's.
@@ -500,10 +524,8 @@ pub(crate) fn browser_tests() -> Option<PathBuf> {
 pub(crate) fn cluster_is_here() -> bool {
     let is_here = std::env::var_os("BERTHOLD_KUBECONFIG").is_some()
         && kubectl_command().args(["get", "namespaces"]).output().is_ok_and(|output| output.status.success());
-    assert!(
-        is_here || !is_required("kubernetes"),
-        "kubernetes is required: BERTHOLD_KUBECONFIG names no cluster that answers"
-    );
+    let is_named = std::env::var_os("BERTHOLD_KUBECONFIG").is_some() || is_required("kubernetes");
+    assert!(is_here || !is_named, "BERTHOLD_KUBECONFIG names no cluster that answers");
     is_here
 }
 
@@ -610,18 +632,26 @@ pub(crate) fn fetch_path(port: u16, path: &str) -> Option<String> {
     let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     // kube-proxy accepts connections on a new port that it passes on only a moment later.
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    let answer = converse(stream, path)?;
+    let answer = converse(stream, "GET", path)?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     head.split_whitespace().nth(1).filter(|status| *status == "200").map(|_| body.to_owned())
 }
 
 /// The whole answer to a GET on a Unix socket, if there is one.
 pub(crate) fn http_get_unix(socket: &Path, path: &str) -> Option<String> {
-    converse(UnixStream::connect(socket).ok()?, path)
+    converse(UnixStream::connect(socket).ok()?, "GET", path)
 }
 
-fn converse(mut stream: impl Read + Write, path: &str) -> Option<String> {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+/// The document that is the answer to a POST without a body on a Unix socket: at once, where starting a program would take its time.
+pub(crate) fn http_post_unix(socket: &Path, path: &str) -> Value {
+    let answer = converse(UnixStream::connect(socket).unwrap(), "POST", path).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
+    serde_json::from_str(body).unwrap()
+}
+
+fn converse(mut stream: impl Read + Write, method: &str, path: &str) -> Option<String> {
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
     (!answer.is_empty()).then(|| String::from_utf8_lossy(&answer).into_owned())
