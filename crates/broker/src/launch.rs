@@ -187,6 +187,10 @@ impl Core {
             } else {
                 Vec::new()
             },
+            binds: match network {
+                Network::Host => ports.iter().map(|port| port.get()).collect(),
+                _ => Vec::new(),
+            },
             network,
         })
     }

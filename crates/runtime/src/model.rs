@@ -34,6 +34,8 @@ pub struct Spec {
     pub network: Network,
     /// The ports to publish, each with the same number inside. Ignored with [`Network::Host`].
     pub publish: Vec<Publish>,
+    /// The ports that it binds on its host by itself, as with [`Network::Host`]: nothing publishes them, and no one else must get them.
+    pub binds: Vec<u16>,
 }
 
 /// What the standard streams of an agent are.

@@ -185,6 +185,7 @@ mod tests {
             console: Console::default(),
             network: Network::Default,
             publish: vec![port(8000), port(8001)],
+            binds: Vec::new(),
         }
     }
 

@@ -349,6 +349,7 @@ mod tests {
             console: Console::default(),
             network: Network::Default,
             publish: Vec::new(),
+            binds: Vec::new(),
         };
         let warnings = async |version: &str, env| {
             let said = format!("--version) echo 'container CLI version {version} (build: release)' ;;");

@@ -119,6 +119,7 @@ mod tests {
                 Publish { address: loopback, host: 8000, container: 8000 },
                 Publish { address: loopback, host: 8001, container: 8001 },
             ],
+            binds: Vec::new(),
         }
     }
 

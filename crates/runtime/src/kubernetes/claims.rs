@@ -1,4 +1,5 @@
-//! With `expose: host_port` and `node_port`: each number is claimed in the cluster before a pod or a Service asks for it.
+//! With `expose: host_port` and `node_port`: each number is claimed in the cluster before a pod or a Service asks for it, or a pod binds it on
+//! its node's own network.
 //!
 //! A node refuses a second pod with a port that it has given, but another node does not, and neither does anyone before the pod has
 //! found its node; and an API server gives a Service a number that pods have on their nodes. So a number is claimed by creating an object of its name, which the API server lets only one of many
@@ -20,7 +21,7 @@ use kube::{Api, Client};
 use super::refusal::left_behind;
 use super::services::owner_reference;
 use super::{ANSWER, LEASE_LABEL, found, pod, within};
-use crate::{ErrorKind, Publish, RuntimeError, Spec};
+use crate::{ErrorKind, RuntimeError, Spec};
 
 /// How old a claim without a pod must be before it counts as left behind, in seconds.
 const LEFT_BEHIND: i64 = 300;
@@ -28,8 +29,8 @@ const LEFT_BEHIND: i64 = 300;
 const POD: &str = "berthold.pod";
 const LOOKING: &str = "look at the claim of a port";
 
-fn name(port: Publish) -> String {
-    format!("berthold-port-{}", port.host)
+fn name(port: u16) -> String {
+    format!("berthold-port-{port}")
 }
 
 /// Claims all ports of `spec`, or none.
@@ -38,10 +39,12 @@ fn name(port: Publish) -> String {
 /// [`ErrorKind::PortRefused`] with the first that someone else has claimed.
 pub(super) async fn take(client: &Client, namespace: &str, spec: &Spec) -> Result<(), RuntimeError> {
     let claims: Api<Lease> = Api::namespaced(client.clone(), namespace);
-    for port in &spec.publish {
+    let ports: Vec<u16> =
+        spec.publish.iter().map(|port| port.host).chain(spec.binds.iter().copied()).collect();
+    for port in &ports {
         if let Err(error) = take_one(client, &claims, &claim(spec, *port)).await {
             // Then nothing was claimed, and nothing can be given back.
-            if error.kind == ErrorKind::Forbidden && Some(port) == spec.publish.first() {
+            if error.kind == ErrorKind::Forbidden && Some(port) == ports.first() {
                 return Err(error);
             }
             let lease = spec.labels.get(LEASE_LABEL).map_or("", String::as_str);
@@ -50,8 +53,8 @@ pub(super) async fn take(client: &Client, namespace: &str, spec: &Spec) -> Resul
             }
             return Err(match error.kind {
                 ErrorKind::NameTaken => {
-                    let message = format!("port {} is claimed by another agent in the cluster", port.host);
-                    RuntimeError::new(ErrorKind::PortRefused { port: Some(port.host) }, message)
+                    let message = format!("port {port} is claimed by another agent in the cluster");
+                    RuntimeError::new(ErrorKind::PortRefused { port: Some(*port) }, message)
                 }
                 _ => error,
             });
@@ -120,7 +123,7 @@ fn has_pod(claim: &Lease) -> bool {
     claim.metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty())
 }
 
-fn claim(spec: &Spec, port: Publish) -> Lease {
+fn claim(spec: &Spec, port: u16) -> Lease {
     Lease {
         metadata: ObjectMeta {
             name: Some(name(port)),
@@ -212,7 +215,7 @@ pub(super) async fn own(client: &Client, namespace: &str, owner: &Pod) {
     let patch =
         Patch::Merge(serde_json::json!({ "metadata": { "ownerReferences": [owner_reference(owner)] } }));
     let parameters = PatchParams::default();
-    for port in pod::publish(owner) {
+    for port in pod::numbers(owner) {
         let name = name(port);
         let patched = claims.patch(&name, &parameters, &patch);
         if let Err(error) = within(ANSWER, "tie a port's claim to its pod", patched).await {

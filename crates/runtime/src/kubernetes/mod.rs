@@ -257,7 +257,7 @@ impl Kubernetes {
         let lease = pod::lease(&pod.metadata);
         let held = self.held_ports(false).await.ok()?;
         let is_held = |port: &u16| held.iter().any(|it| it.port == *port && it.lease.as_ref() != lease);
-        pod::publish(pod).iter().map(|port| port.host).find(is_held)
+        pod::numbers(pod).into_iter().find(is_held)
     }
 
     /// Publishes the ports of a pod that runs, as it was created to have them.
@@ -371,7 +371,7 @@ impl Kubernetes {
 
     /// Has the ports of the pod to be reserved in the cluster, before it is created.
     async fn reserve(&self, spec: &Spec) -> Result<(), RuntimeError> {
-        if spec.publish.is_empty() {
+        if spec.publish.is_empty() && spec.binds.is_empty() {
             return Ok(());
         }
         let (client, namespace) = (self.client().await?, &self.options.namespace);
@@ -385,6 +385,9 @@ impl Kubernetes {
                         tracing::warn!(%error, "pods of other brokers may have the same ports on their nodes");
                     }
                     taken => taken?,
+                }
+                if spec.publish.is_empty() {
+                    return Ok(());
                 }
                 let created = services::create(&client, namespace, &spec.labels, &spec.publish).await;
                 let Err(error) = created else { return Ok(()) };
@@ -529,7 +532,9 @@ impl Runtime for Kubernetes {
         let (client, namespace) = (self.client().await?, &self.options.namespace);
         match self.options.expose {
             Expose::NodePort => {
-                services::own(&client, namespace, &created).await;
+                if !spec.publish.is_empty() {
+                    services::own(&client, namespace, &created).await;
+                }
                 claims::own(&client, namespace, &created).await;
             }
             Expose::HostPort => claims::own(&client, namespace, &created).await,

@@ -40,13 +40,21 @@ pub(super) fn pod(spec: &Spec, expose: Expose) -> Result<Pod, RuntimeError> {
             return Err(RuntimeError::new(ErrorKind::Unsupported, message).hint(hint));
         }
     };
-    let ports = spec.publish.iter().map(|port| ContainerPort {
+    let published = spec.publish.iter().map(|port| ContainerPort {
         container_port: port.container.into(),
         host_port: (expose == Expose::HostPort).then(|| port.host.into()),
         host_ip: (expose == Expose::HostPort).then(|| port.address.to_string()),
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
     });
+    // So that no node gets two pods that bind the same port.
+    let bound = spec.binds.iter().filter(|_| expose != Expose::None).map(|port| ContainerPort {
+        container_port: (*port).into(),
+        host_port: Some((*port).into()),
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    });
+    let ports: Vec<ContainerPort> = published.chain(bound).collect();
     let (volumes, mounts) = volumes(spec)?;
     let env = spec.env.iter().map(|(name, value)| EnvVar {
         name: name.clone(),
@@ -59,7 +67,7 @@ pub(super) fn pod(spec: &Spec, expose: Expose) -> Result<Pod, RuntimeError> {
         // As with Docker, what is typed replaces the image's command and not its entry point.
         args: (!spec.command.is_empty()).then(|| spec.command.iter().map(|it| escaped(it)).collect()),
         env: Some(env.collect()),
-        ports: (!spec.publish.is_empty()).then(|| ports.collect()),
+        ports: (!ports.is_empty()).then_some(ports),
         volume_mounts: (!mounts.is_empty()).then_some(mounts),
         working_dir: spec.workdir.clone(),
         // Without stdinOnce: the end of one attachment's input is not that of the agent's.
@@ -187,6 +195,12 @@ pub(super) fn publish(pod: &Pod) -> Vec<Publish> {
         container: address.port(),
     };
     addresses.filter_map(|address| address.parse().ok()).map(publish).collect()
+}
+
+/// The numbers that the pod has, whichever way they are reached.
+pub(super) fn numbers(pod: &Pod) -> Vec<u16> {
+    let ports = container(pod).into_iter().flat_map(|container| container.ports.iter().flatten());
+    ports.filter_map(|port| u16::try_from(port.container_port).ok()).collect()
 }
 
 /// The ports of the node that the pod has.
@@ -368,6 +382,7 @@ mod tests {
             console: Console::default(),
             network: Network::Default,
             publish: vec![port(8000), port(8001)],
+            binds: Vec::new(),
         }
     }
 
@@ -414,6 +429,19 @@ mod tests {
             json!({ "containerPort": 8000, "hostPort": 8000, "hostIP": "127.0.0.1", "protocol": "TCP" })
         );
         assert_eq!(ports(Expose::NodePort), json!({ "containerPort": 8000, "protocol": "TCP" }));
+    }
+
+    #[test]
+    fn on_the_network_of_its_node_a_pod_says_what_it_binds() {
+        let spec = Spec { network: Network::Host, publish: Vec::new(), binds: vec![8000], ..spec() };
+        let ports = |expose| sent(&spec, expose)["spec"]["containers"][0]["ports"].clone();
+        let bound = json!([{ "containerPort": 8000, "hostPort": 8000, "protocol": "TCP" }]);
+        for expose in [Expose::Forward, Expose::HostPort, Expose::NodePort] {
+            assert_eq!(ports(expose), bound, "{expose:?}");
+            assert_eq!(numbers(&pod(&spec, expose).unwrap()), [8000]);
+            assert_eq!(host_ports(&pod(&spec, expose).unwrap()), [], "nothing publishes it");
+        }
+        assert_eq!(ports(Expose::None), serde_json::Value::Null);
     }
 
     #[test]

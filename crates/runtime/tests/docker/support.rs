@@ -64,6 +64,7 @@ impl Agents {
             console: runtime::Console::default(),
             network: Network::Default,
             publish: Vec::new(),
+            binds: Vec::new(),
         }
     }
 

@@ -113,6 +113,7 @@ pub(crate) fn spec(name: &str, command: &[&str]) -> Spec {
         console: runtime::Console::default(),
         network: Network::Default,
         publish: Vec::new(),
+        binds: Vec::new(),
     }
 }
 

@@ -37,8 +37,8 @@ fn what_a_crash_left_in_the_cluster_goes_with_its_lease() {
                     "server: {{ broker: {{ listen: none, auto_start: false, reconcile_interval: 1s, \
                      port_pool: {{ range: \"{}-{}\" }} }} }}\n\
                      runtimes: {{ kubernetes: {{ expose: {expose} }} }}\n",
-                    ports.0,
-                    ports.0 + 3
+                    ports.first,
+                    ports.first + 3
                 )
             },
             4,
@@ -61,7 +61,7 @@ fn what_a_crash_left_in_the_cluster_goes_with_its_lease() {
                 "metadata": { "name": format!("berthold-port-{port}"), "labels": labels } }),
         };
         // As `kubectl expose` makes it: with all labels of the agent.
-        let persons = format!("by-hand-{}-{}", expose.replace('_', "-"), ports.0);
+        let persons = format!("by-hand-{}-{}", expose.replace('_', "-"), ports.first);
         apply(&service(&persons, None));
         apply(&left);
         eventually("the lease ends", || host.leased().is_empty());
@@ -141,7 +141,7 @@ fn host_ports_are_not_given_back_while_something_beside_the_agent_holds_them() {
         pod["metadata"][made] = Value::Null;
     }
     apply(&pod);
-    kubectl(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=60s"]);
+    kubectl(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=300s"]);
     host.serve();
     assert_eq!(host.agent("dev")["state"], "running");
     assert_eq!(host.leased().len(), 2);

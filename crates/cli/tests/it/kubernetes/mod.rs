@@ -65,7 +65,7 @@ fn web(host: &Host, name: &str) -> Value {
 }
 
 #[test]
-fn what_cannot_be_scheduled_or_pulled_says_why_and_is_given_up() {
+fn what_cannot_be_scheduled_says_why_and_is_given_up() {
     needs_cluster!();
     let host = host("forward", ", start_timeout: 15s", 4);
     let image = cluster_image();
@@ -75,9 +75,28 @@ fn what_cannot_be_scheduled_or_pulled_says_why_and_is_given_up() {
     let message = error["message"].as_str().unwrap();
     assert!(message.contains("no-such-claim") && message.contains("does not run after 15 s"), "{error}");
     assert!(error["hint"].as_str().unwrap().contains("start_timeout"), "{error}");
-    let error = host.error(6, &start("gone", "localhost/no-such-image:1", IDLE));
-    assert!(error["message"].as_str().unwrap().contains("no-such-image"), "{error}");
     assert_eq!((host.leased(), host.pods()), (vec![], Vec::<String>::new()));
+}
+
+/// It would be tried again for as long as a pod may take, and for ever.
+#[test]
+fn an_image_that_cannot_be_pulled_is_given_up_at_once() {
+    needs_cluster!();
+    let host = host("forward", ", start_timeout: 1h", 4);
+    let error = host.error(6, &start("gone", "localhost/no-such-image:1", IDLE));
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("ImagePullBackOff") && message.contains("no-such-image"), "{error}");
+    assert_eq!((host.leased(), host.pods()), (vec![], Vec::<String>::new()));
+}
+
+#[test]
+fn without_a_kubeconfig_there_is_no_cluster() {
+    let mut host = Host::with_pool(4);
+    host.serve_with(&[("KUBECONFIG", ""), ("HOME", "/nowhere")]);
+    let error = host.error(6, &start("dev", "any", IDLE));
+    assert!(error["message"].as_str().unwrap().contains("there is no kubeconfig"), "{error}");
+    assert!(error["hint"].as_str().unwrap().contains("KUBECONFIG"), "{error}");
+    assert_eq!(host.leased(), []);
 }
 
 #[test]
@@ -143,11 +162,14 @@ fn the_manifest_s_rights_suffice_for_all_of_it() {
     needs_cluster!();
     kubectl(&["apply", "-f", MANIFEST]);
     let (file, node_ports) = (kubeconfig_of("berthold"), NodePorts::take());
+    let server = server_of(&fs::read_to_string(std::env::var("BERTHOLD_KUBECONFIG").unwrap()).unwrap());
+    let version: Value = serde_json::from_str(&kubectl(&["version", "-o", "json"])).unwrap();
+    let version = version["serverVersion"]["gitVersion"].as_str().unwrap().trim_start_matches('v').to_owned();
     for expose in ["forward", "host_port", "node_port"] {
         let mut host = Host::with_settings(
             |range| {
                 let range = match expose {
-                    "node_port" => format!("{}-{}", node_ports.0, node_ports.0 + 3),
+                    "node_port" => format!("{}-{}", node_ports.first, node_ports.first + 3),
                     _ => range.to_owned(),
                 };
                 format!(
@@ -159,7 +181,11 @@ fn the_manifest_s_rights_suffice_for_all_of_it() {
         )
         .with_kubeconfig(file.path().to_str().unwrap());
         host.serve();
-        assert_eq!(checked(&host)["state"], "ok", "{}", checked(&host));
+        let told = checked(&host);
+        assert_eq!(told["state"], "ok", "{told}");
+        for part in [server.trim_end_matches('/'), &version, "namespace default"] {
+            assert!(told["detail"].as_str().unwrap().contains(part), "{part} in {told}");
+        }
         let agent = web(&host, "dev");
         assert_eq!(host.ok(&["exec", "dev", "--", "echo", "hi"]), "hi\n");
         host.ok(&["logs", "dev"]);

@@ -1,5 +1,6 @@
 //! Ports of the cluster's nodes: `expose: host_port` and `node_port`, and what others hold of them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::process::Stdio;
@@ -30,6 +31,15 @@ fn host_port_and_none() {
     let agent = none.json(&start("dev", &image, IDLE))["agent"].clone();
     assert_eq!((&agent["published"], &agent["urls"]), (&Value::Null, &json!({})));
     assert_eq!(agent["ports"]["A"], none.port(0));
+    assert_eq!((claims(&none), services(&none)), (0, String::new()));
+    let owner = kubectl(&[
+        "get",
+        "pod",
+        &none.container("dev"),
+        "-o",
+        "jsonpath={.metadata.annotations.berthold\\.owner}",
+    ]);
+    assert!(owner.contains(&format!("agent {}/dev of the broker ", none.project())), "{owner}");
 }
 
 #[test]
@@ -37,17 +47,24 @@ fn node_port_uses_exactly_the_leased_numbers_and_passes_over_those_of_others() {
     needs_cluster!();
     let range = NodePorts::take();
     let mut host = Host::with_settings(|_| of_nodes(&range, 6, "node_port"), 4);
-    let foreign = format!("foreign-{}", range.0);
-    kubectl(&["create", "service", "nodeport", &foreign, "--tcp=80:80", &format!("--node-port={}", range.0)]);
+    let foreign = format!("foreign-{}", range.first);
+    kubectl(&[
+        "create",
+        "service",
+        "nodeport",
+        &foreign,
+        "--tcp=80:80",
+        &format!("--node-port={}", range.first),
+    ]);
     host.serve();
     let agent = web(&host, "dev");
     let pool = host.json(&["ports"])["pool"].clone();
     kubectl(&["delete", "service", &foreign]);
-    assert_eq!(agent["ports"], json!({ "A": range.0 + 1, "B": range.0 + 2 }));
+    assert_eq!(agent["ports"], json!({ "A": range.first + 1, "B": range.first + 2 }));
     let blocked = pool["ports"].as_array().unwrap().iter().find(|port| port["state"] == "blocked").unwrap();
-    assert_eq!(blocked["port"], range.0);
+    assert_eq!(blocked["port"], range.first);
     assert!(blocked["detail"].as_str().unwrap().contains(&foreign), "{blocked}");
-    eventually("the node's port answers", || fetch(range.0 + 1).is_some_and(|text| text.contains("dev")));
+    eventually("the node's port answers", || fetch(range.first + 1).is_some_and(|text| text.contains("dev")));
     host.ok(&["stop", "dev", "-t", "1s"]);
     assert_eq!(services(&host), "");
 }
@@ -60,15 +77,15 @@ fn a_node_port_that_the_api_server_refuses_is_blocked_and_another_is_tried() {
     let range = NodePorts::take();
     // Who may not look beyond the own namespace does not see the service of another, nor does a socket show it: this one is no
     // business of the node's proxy.
-    let narrow = format!("narrow-{}", range.0);
+    let narrow = format!("narrow-{}", range.first);
     let file = narrow_account(&narrow);
     let mut host = Host::with_settings(|_| of_nodes(&range, 6, "node_port"), 4)
         .with_kubeconfig(file.path().to_str().unwrap());
-    let foreign = format!("foreign-{}", range.0);
+    let foreign = format!("foreign-{}", range.first);
     apply(&json!({ "apiVersion": "v1", "kind": "Service",
         "metadata": { "name": foreign, "namespace": "kube-public",
             "labels": { "service.kubernetes.io/service-proxy-name": "none" } },
-        "spec": { "type": "NodePort", "ports": [{ "port": 80, "nodePort": range.0 }] } }));
+        "spec": { "type": "NodePort", "ports": [{ "port": 80, "nodePort": range.first }] } }));
     host.serve();
     let image = cluster_image();
     let mut arguments = start("dev", &image, WEB);
@@ -78,13 +95,13 @@ fn a_node_port_that_the_api_server_refuses_is_blocked_and_another_is_tried() {
     kubectl(&["delete", "service", &foreign, "-n", "kube-public"]);
     assert_eq!(done.code, 0, "{done:#?}\n{}", host.broker_log());
     let agent = serde_json::from_str::<Value>(&done.stdout).unwrap()["agent"].clone();
-    assert_eq!(agent["ports"], json!({ "A": range.0 + 2, "B": range.0 + 1 }), "B keeps its port");
+    assert_eq!(agent["ports"], json!({ "A": range.first + 2, "B": range.first + 1 }), "B keeps its port");
     let blocked: Vec<_> =
         pool["ports"].as_array().unwrap().iter().filter(|it| it["state"] == "blocked").collect();
-    assert_eq!((blocked.len(), &blocked[0]["port"]), (1, &json!(range.0)), "{pool}");
+    assert_eq!((blocked.len(), &blocked[0]["port"]), (1, &json!(range.first)), "{pool}");
     let detail = blocked[0]["detail"].as_str().unwrap();
     assert!(detail.contains("only kubernetes sees: it refused the port"), "{detail}");
-    eventually("the node's port answers", || fetch(range.0 + 2).is_some_and(|text| text.contains("dev")));
+    eventually("the node's port answers", || fetch(range.first + 2).is_some_and(|text| text.contains("dev")));
     host.ok(&["delete", "dev", "-t", "1s"]);
     assert_eq!(services(&host), "");
     kubectl(&["delete", "rolebinding,serviceaccount", &narrow]);
@@ -118,14 +135,21 @@ fn a_service_that_someone_deletes_is_there_again_with_the_leased_numbers() {
     let of_it = ["get", "services", "-l", "berthold.name=served", "-o", "name"];
     kubectl(&["delete", "service", &service]);
     eventually("it is there again", || kubectl(&of_it).trim() == format!("service/{service}"));
-    eventually("the node's port answers", || fetch(range.0).is_some_and(|text| text.contains("served")));
+    eventually("the node's port answers", || fetch(range.first).is_some_and(|text| text.contains("served")));
     eventually("it is said to be published", || host.agent("served")["published"] == "0.0.0.0");
 
     // Meanwhile another may have got one of its numbers.
     host.kill_broker();
     kubectl(&["delete", "service", &service]);
-    let foreign = format!("foreign-{}", range.0);
-    kubectl(&["create", "service", "nodeport", &foreign, "--tcp=80:80", &format!("--node-port={}", range.0)]);
+    let foreign = format!("foreign-{}", range.first);
+    kubectl(&[
+        "create",
+        "service",
+        "nodeport",
+        &foreign,
+        "--tcp=80:80",
+        &format!("--node-port={}", range.first),
+    ]);
     host.serve();
     eventually("it is said not to be published", || host.agent("served")["published"] == Value::Null);
     let told = || host.json(&["broker", "status"])["broker"]["warnings"].to_string();
@@ -160,21 +184,27 @@ fn a_range_beyond_the_cluster_s_own_is_told_as_such() {
 
 /// Settings of a pool of `size` ports of the cluster's own range.
 fn of_nodes(range: &NodePorts, size: u16, expose: &str) -> String {
-    let last = range.0 + size - 1;
+    let last = range.first + size - 1;
     format!(
         "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{}-{last}\" }} }} }}\n\
          runtimes: {{ kubernetes: {{ expose: {expose} }} }}\n",
-        range.0
+        range.first
     )
 }
 
-/// Ports of the cluster's own range that no other test here uses.
-pub(super) struct NodePorts(pub(super) u16);
+/// Ports of the cluster's own range that no other test here uses: the first of six.
+pub(super) struct NodePorts {
+    pub(super) first: u16,
+    _lock: fs::File,
+}
 
 impl NodePorts {
     pub(super) fn take() -> Self {
-        // Tests are processes of their own; within one minute pids do not repeat.
-        Self(30_000 + u16::try_from(std::process::id() % 400).unwrap() * 6)
+        // What another test has had a moment ago may not be gone yet.
+        let begin = u16::try_from(std::process::id() % 400).unwrap();
+        let mut ranges = (0..400).map(|step| 30_000 + (begin + step) % 400 * 6);
+        let taken = ranges.find_map(|first| Some(Self { first, _lock: lock_of_range(first)? }));
+        taken.expect("a range is left")
     }
 }
 
@@ -214,6 +244,69 @@ fn brokers_with_two_namespaces_share_no_host_port() {
     kubectl(&["delete", "namespace", &namespace, "--wait=false"]);
 }
 
+/// L14: nor do brokers whose numbers are the nodes' in other ways.
+#[test]
+fn brokers_that_expose_otherwise_share_no_number() {
+    needs_cluster!();
+    let (range, image) = (NodePorts::take(), cluster_image());
+    let mut hosts =
+        ["host_port", "node_port"].map(|expose| Host::with_settings(|_| of_nodes(&range, 6, expose), 4));
+    hosts.iter_mut().for_each(Host::serve);
+    let children: Vec<_> = ["a", "b", "bound"]
+        .iter()
+        .flat_map(|name| hosts.iter().map(move |host| (host, *name)))
+        .map(|(host, name)| {
+            let mut arguments = start(name, &image, IDLE);
+            let network = if name == "bound" { "host" } else { "default" };
+            arguments.splice(2..2, ["--ports", "1", "--network", network]);
+            host.command().args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{told}\n{}\n{}", hosts[0].broker_log(), hosts[1].broker_log());
+    }
+    let [of_pods, of_services] = hosts.each_ref().map(observer::ledger);
+    assert_eq!(observer::pods(&hosts[0]), of_pods);
+    let of_project = format!("berthold.project={}", hosts[1].project());
+    let numbers = "jsonpath={.items[*].spec.ports[*].nodePort}";
+    let published = kubectl(&["get", "services", "-l", &of_project, "-o", numbers]);
+    let published: BTreeSet<u16> = published.split_whitespace().map(|it| it.parse().unwrap()).collect();
+    let services = ["a", "b"].map(|name| of_services[name][0]);
+    assert_eq!(published, BTreeSet::from(services));
+    let all: BTreeSet<u16> = of_pods.into_values().chain(of_services.into_values()).flatten().collect();
+    assert_eq!(all, (range.first..range.first + 6).collect(), "each of the six has one");
+    end_all(&hosts);
+}
+
+/// L14: what has the network of its node binds its numbers there, though nothing publishes them.
+#[test]
+fn numbers_on_the_network_of_a_node_are_claimed_too() {
+    needs_cluster!();
+    let on_node = |host: &Host| {
+        let image = cluster_image();
+        let mut arguments = start("dev", &image, IDLE);
+        arguments.splice(2..2, ["--network", "host"]);
+        host.json(&arguments)["agent"]["ports"].clone()
+    };
+    for expose in ["host_port", "node_port"] {
+        let host = host(expose, "", 4);
+        let claim = format!("berthold-port-{}", host.port(0));
+        apply(&json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": { "name": claim, "namespace": "kube-public", "labels": { "berthold.lease": "another" } } }));
+        let ports = on_node(&host);
+        kubectl(&["delete", "lease", &claim, "-n", "kube-public"]);
+        assert_eq!(ports, json!({ "A": host.port(2), "B": host.port(1) }), "{expose}");
+        assert_eq!((claims(&host), services(&host)), (2, String::new()), "{expose}");
+        host.ok(&["delete", "dev", "-t", "0s"]);
+        assert_eq!(claims(&host), 0, "{expose}");
+    }
+    let none = host("none", "", 4);
+    on_node(&none);
+    assert_eq!(claims(&none), 0);
+}
+
 /// L14: a claim counts in all namespaces, before there is a pod of which a scheduler would know.
 #[test]
 fn a_number_that_is_claimed_in_another_namespace_is_passed_over() {
@@ -235,13 +328,13 @@ fn a_number_that_a_pod_has_claimed_is_none_for_a_service() {
     let range = NodePorts::take();
     let mut host = Host::with_settings(|_| of_nodes(&range, 6, "node_port"), 4);
     host.serve();
-    let claim = format!("berthold-port-{}", range.0);
+    let claim = format!("berthold-port-{}", range.first);
     apply(&json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
         "metadata": { "name": claim, "namespace": "kube-public", "labels": { "berthold.lease": "another" } } }));
     let done = host.run(&[&["--json"], &start("dev", &cluster_image(), IDLE)[..]].concat());
     kubectl(&["delete", "lease", &claim, "-n", "kube-public"]);
     assert_eq!(done.code, 0, "{done:#?}\n{}", host.broker_log());
-    assert_eq!(host.agent("dev")["ports"], json!({ "A": range.0 + 2, "B": range.0 + 1 }));
+    assert_eq!(host.agent("dev")["ports"], json!({ "A": range.first + 2, "B": range.first + 1 }));
     assert_eq!(claims(&host), 2);
     host.ok(&["delete", "dev", "-t", "0s"]);
     assert_eq!((claims(&host), services(&host)), (0, String::new()));
@@ -299,13 +392,13 @@ fn a_fresh_claim_is_none_that_was_left_behind_whatever_the_clock_says() {
 
 /// Two brokers with one range, the second with pods in `namespace`, start `each` agents all at once.
 fn share_no_host_port(each: u16, namespace: &str) -> [Host; 2] {
-    let first = host("host_port", "", each * 2);
+    let first = host("host_port", ", start_timeout: 600s", each * 2);
     let range = format!("{}-{}", first.port(0), first.port(each * 2 - 1));
     let mut second = Host::with_settings(
         |_| {
             format!(
                 "server: {{ broker: {{ listen: none, port_pool: {{ range: \"{range}\", ports_per_agent: 1 }} }} }}\n\
-                 runtimes: {{ kubernetes: {{ expose: host_port, namespace: {namespace} }} }}\n"
+                 runtimes: {{ kubernetes: {{ expose: host_port, namespace: {namespace}, start_timeout: 600s }} }}\n"
             )
         },
         each * 2,
@@ -345,6 +438,9 @@ fn a_host_port_of_a_pod_is_never_given_to_a_docker_agent() {
     let host = host("forward", "", 6);
     let pod = foreign_pod(host.port(0));
     assert!(TcpListener::bind(("0.0.0.0", host.port(0))).is_ok(), "no socket shows it");
+    // A cluster that takes too long to tell is taken to be as it was.
+    let told = || host.json(&["ports"])["pool"]["ports"][0]["state"] == "blocked";
+    eventually_or("the cluster tells of it", told, || host.broker_log());
     let agent = host.json(&idle_agent("dev", &image()))["agent"].clone();
     let blocked = host.json(&["ports"])["pool"]["ports"][0].clone();
     kubectl(&["delete", "pod", &pod, "--grace-period=1"]);
@@ -357,10 +453,13 @@ fn a_host_port_of_a_pod_is_never_given_to_a_docker_agent() {
 #[test]
 fn a_host_port_of_a_pod_is_remembered_while_its_cluster_is_away() {
     needs_cluster!();
+    needs_docker!();
     let (between, mut host, _kubeconfig) = Between::unserved();
     let pod = foreign_pod(host.port(0));
     host.serve();
     let others = json!({ "A": host.port(1), "B": host.port(2) });
+    let told = || host.json(&["ports"])["pool"]["ports"][0]["state"] == "blocked";
+    eventually_or("the cluster tells of it", told, || host.broker_log());
     assert_eq!(ports_of_next(&host, "first"), others);
     host.kill_broker();
     between.cut(true);
@@ -391,10 +490,9 @@ fn a_host_port_of_a_pod_is_remembered_while_its_cluster_is_away() {
     assert_eq!(none, json!([]));
 }
 
-/// The ports that a process gets which is started and deleted at once.
+/// The ports that an agent on Docker gets which is started and deleted at once.
 fn ports_of_next(host: &Host, name: &str) -> Value {
-    let start = ["start", name, "--runtime", "process", "--", "sleep", "100000"];
-    let agent = host.json(&start)["agent"].clone();
+    let agent = host.json(&idle_agent(name, &image()))["agent"].clone();
     host.ok(&["delete", name, "-t", "0s"]);
     agent["ports"].clone()
 }
@@ -437,6 +535,6 @@ fn foreign_pod(port: u16) -> String {
         "ports": [{ "containerPort": 80, "hostPort": port }] }] } });
     let overrides = overrides.to_string();
     kubectl(&["run", &pod, "--image", &image, "--restart=Never", "--overrides", &overrides]);
-    kubectl(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=60s"]);
+    kubectl(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=300s"]);
     pod
 }
