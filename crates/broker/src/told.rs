@@ -6,9 +6,13 @@
 //! cluster tells again. After a boot nothing of it runs at first, but it comes again with the cluster: it holds for as long as a cluster may
 //! take for that ([`UNTOLD`]), and no longer, for a cluster that is gone for good must not keep ports for ever.
 //!
-//! **Limits.** Where the first broker ever starts while the API server is away, nothing is known of its pods. The log says so.
+//! **Limits.** Nothing is known of a cluster's pods if it is away and no broker of this home has heard of it, the ledger was lost, or it was heard
+//! of before a boot and is away for longer. What is known is known by the name of the runtime: of two clusters it is that of the last. Where no
+//! kubeconfig leads to the cluster any more, it is not asked, and what it told does not count. Where the host does not tell its boots apart,
+//! what was told before always counts as told in an earlier one.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -58,9 +62,14 @@ impl Core {
                     held
                 }
                 None => {
-                    let state = self.state();
-                    let told = state.told_held.get(runtime.name()).cloned();
-                    told.unwrap_or_else(|| state.remembered(runtime.name()))
+                    let mut held = {
+                        let state = self.state();
+                        let told = state.told_held.get(runtime.name()).cloned();
+                        told.unwrap_or_else(|| state.remembered(runtime.name()))
+                    };
+                    // What an agent got just then was not known to be its own.
+                    held.retain(|held| !is_own(held));
+                    held
                 }
             };
             held.into_iter().filter(move |held| held.is_here || !only_here)
@@ -96,9 +105,14 @@ impl Core {
             }
             Err(error) => {
                 tracing::debug!(runtime = name, %error, "it does not tell which ports it holds");
+                let has_told = self.state().told_held.contains_key(name);
                 if asked.elapsed() >= SLOW {
                     self.state().silent.insert(name, Instant::now());
                     self.silence.notify_waiters();
+                }
+                if runtime.runs_on_unheard() && !has_told {
+                    self.warn_untold(name, &error);
+                } else if asked.elapsed() >= SLOW {
                     let text = format!(
                         "{name} does not say which ports it holds ({}): for {} s at a time they are taken to be those that it told of \
                          last{}",
@@ -107,8 +121,6 @@ impl Core {
                         error.hint.map_or_else(String::new, |hint| format!("; {hint}"))
                     );
                     self.warn(about, &text);
-                } else if runtime.runs_on_unheard() {
-                    self.warn_untold(runtime.name(), &error);
                 }
                 None
             }
@@ -117,20 +129,19 @@ impl Core {
 
     /// Tells what is taken to hold while nothing is known of this runtime but what it told another broker, if it did.
     fn warn_untold(&self, runtime: &'static str, error: &RuntimeError) {
-        let (has_told, remembered, is_starting) = {
+        let (mut ports, is_starting) = {
             let state = self.state();
-            (state.told_held.contains_key(runtime), state.remembered(runtime), state.taken_up.is_none())
+            let held = state.remembered(runtime).into_iter().filter_map(|held| Port::new(held.port));
+            let ports: Vec<Port> = held.filter(|port| state.pool.contains(*port)).collect();
+            (ports, state.taken_up.is_none())
         };
-        if has_told {
-            return;
-        }
+        ports.dedup();
         let about = About::Silent(runtime.to_owned());
-        if !remembered.is_empty() {
-            let mut ports: Vec<String> = remembered.iter().map(|held| held.port.to_string()).collect();
-            ports.dedup();
+        if !ports.is_empty() {
+            let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
             let text = format!(
-                "{runtime} does not say which ports it holds on this host ({}): they are taken to be those that it told of before this \
-                 broker started, {}",
+                "{runtime} does not say which ports it holds on this host ({}): those of the pool that it told of before this broker started \
+                 are taken to be held still, {}; if that cluster is gone for good, take it out of the kubeconfig",
                 chain(error),
                 ports.join(", ")
             );
@@ -152,17 +163,22 @@ impl Core {
         let mut here: Vec<HeldPort> = held.iter().filter(|held| held.is_here).cloned().collect();
         here.sort();
         here.dedup();
-        let told = ToldPorts { boot: this_boot(), held: here };
-        let name = runtime.name();
-        let known = self.state().remembered.get(name).cloned();
-        if known.as_ref() == Some(&told) || (known.is_none() && told.held.is_empty()) {
-            return;
-        }
-        let change = Change::Told { runtime: name, told: told.clone() };
-        match self.ledger.record(vec![change]).on_disk().await {
-            Ok(()) => drop(self.state().remembered.insert(name.to_owned(), told)),
-            Err(error) => {
-                tracing::warn!(runtime = name, %error, "the next broker will not know which ports it told of last");
+        let (name, told) = (runtime.name(), ToldPorts { boot: this_boot().to_owned(), held: here });
+        let recorded = {
+            let mut state = self.state();
+            let known = state.remembered.get(name);
+            if known == Some(&told) || (known.is_none() && told.held.is_empty()) {
+                return;
+            }
+            state.remembered.insert(name.to_owned(), told.clone());
+            // In the order in which it is remembered here.
+            self.ledger.record(vec![Change::Told { runtime: name, told }])
+        };
+        if let Err(error) = recorded.on_disk().await {
+            tracing::debug!(runtime = name, %error, "the next broker would not know which ports it told of last");
+            // So that it is written with the next answer.
+            if let Some(told) = self.state().remembered.get_mut(name) {
+                told.boot.clear();
             }
         }
     }
@@ -191,7 +207,8 @@ impl Core {
 impl State {
     /// The ports of this host that others held on that runtime when it last told a broker, if they may hold them still.
     fn remembered(&self, runtime: &str) -> Vec<HeldPort> {
-        let may_hold = |told: &&ToldPorts| told.boot == this_boot() || self.is_new();
+        let is_of_this_boot = |told: &ToldPorts| !told.boot.is_empty() && told.boot == this_boot();
+        let may_hold = |told: &&ToldPorts| is_of_this_boot(told) || self.is_new();
         self.remembered.get(runtime).filter(may_hold).map(|told| told.held.clone()).unwrap_or_default()
     }
 
@@ -202,8 +219,11 @@ impl State {
 }
 
 /// What tells this boot of the host from others; empty where the host does not tell.
-fn this_boot() -> String {
-    Identity::current().map_or_else(|_| String::new(), |this| this.boot_id().to_owned())
+fn this_boot() -> &'static str {
+    static BOOT: LazyLock<String> = LazyLock::new(|| {
+        Identity::current().map_or_else(|_| String::new(), |this| this.boot_id().to_owned())
+    });
+    &BOOT
 }
 
 #[cfg(test)]
@@ -218,7 +238,7 @@ mod tests {
         let mut state = State::new(&Settings::default(), None);
         let held = |port| HeldPort { port, by: "the pod shop/web".to_owned(), is_here: true, lease: None };
         let told = |boot: &str, port| ToldPorts { boot: boot.to_owned(), held: vec![held(port)] };
-        state.remembered.insert("this".to_owned(), told(&this_boot(), 8000));
+        state.remembered.insert("this".to_owned(), told(this_boot(), 8000));
         state.remembered.insert("earlier".to_owned(), told("another", 8001));
         let remembered = |state: &State| ["this", "earlier"].map(|runtime| state.remembered(runtime));
         assert_eq!(remembered(&state), [vec![held(8000)], vec![held(8001)]], "while the broker starts");

@@ -74,12 +74,8 @@ fn told(connection: &Connection) -> Result<BTreeMap<String, ToldPorts>, LoadErro
     let mut told: BTreeMap<String, ToldPorts> = BTreeMap::new();
     while let Some(row) = rows.next()? {
         let (runtime, boot): (String, String) = (row.get("runtime")?, row.get("boot")?);
-        let number: i64 = row.get("port")?;
-        let port = u16::try_from(number).map_err(|_| LoadError::Value {
-            row: format!("what {runtime} told"),
-            column: "port",
-            value: number.to_string(),
-        })?;
+        // It is no reason to give up all the rest that one of these does not read.
+        let Ok(port) = u16::try_from(row.get::<_, i64>("port")?) else { continue };
         let held = HeldPort { port, by: row.get("holder")?, is_here: true, lease: row.get("lease")? };
         told.entry(runtime).or_insert_with(|| ToldPorts { boot, held: Vec::new() }).held.push(held);
     }

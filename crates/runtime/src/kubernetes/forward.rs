@@ -8,7 +8,8 @@
 //! and ends the other direction after half a second (<https://linux.die.net/man/1/socat>, `-t`). An answer that takes longer would be cut off. So the end
 //! of what a client sends is kept back until nothing has come from the pod for a while ([`QUIET`]).
 //!
-//! **Limits.** A server that answers only once it has read to the end gets no end where the node is containerd's.
+//! **Limits.** A server that answers only once it has read to the end gets no end where the node is containerd's. An answer of which nothing comes for
+//! as long as that is cut off all the same, for a client that has ended its direction.
 
 use std::collections::HashMap;
 use std::io;
@@ -250,8 +251,11 @@ async fn carry(
     let down = async {
         while let Some(piece) = incoming.recv().await {
             came.store(true, Ordering::Relaxed);
-            answers.came.notify_one();
+            // Who reads slowly is still being answered.
+            answers.are_under_way.store(true, Ordering::Relaxed);
             to.write_all(&piece?).await?;
+            answers.are_under_way.store(false, Ordering::Relaxed);
+            answers.came.notify_one();
         }
         answers.are_over.store(true, Ordering::Relaxed);
         answers.came.notify_one();
@@ -293,8 +297,10 @@ async fn carry(
 /// What comes from a pod.
 #[derive(Default)]
 struct Answers {
-    /// That something came, or that it was the end.
+    /// That something came and was passed on, or that it was the end.
     came: Notify,
+    /// Whether something has come that is not passed on yet.
+    are_under_way: AtomicBool,
     are_over: AtomicBool,
 }
 
@@ -302,7 +308,8 @@ impl Answers {
     /// Waits until they are over, or nothing has come for a while.
     async fn end(&self) {
         while !self.are_over.load(Ordering::Relaxed) {
-            if timeout(QUIET, self.came.notified()).await.is_err() {
+            let is_quiet = timeout(QUIET, self.came.notified()).await.is_err();
+            if is_quiet && !self.are_under_way.load(Ordering::Relaxed) {
                 return;
             }
         }
@@ -404,6 +411,12 @@ mod tests {
             answers.came.notify_one();
         }
         assert_eq!(slow.await.unwrap(), QUIET * 3 / 5 * 3 + QUIET, "from the last piece on");
+        let unread = waiting();
+        answers.are_under_way.store(true, Ordering::Relaxed);
+        sleep(QUIET * 7 / 2).await;
+        answers.are_under_way.store(false, Ordering::Relaxed);
+        answers.came.notify_one();
+        assert_eq!(unread.await.unwrap(), QUIET * 9 / 2, "from when it was passed on");
         let over = waiting();
         sleep(QUIET / 5).await;
         answers.are_over.store(true, Ordering::Relaxed);
