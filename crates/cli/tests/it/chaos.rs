@@ -330,6 +330,19 @@ impl Chaos {
         self.figures.recoveries.push(since.elapsed());
     }
 
+    /// What the ledger has once what was under way has come to its end.
+    fn settled_ledger(&self) -> Seen {
+        let mut last = observer::ledger(&self.host);
+        loop {
+            sleep(Duration::from_secs(1));
+            let now = observer::ledger(&self.host);
+            if now == last {
+                return now;
+            }
+            last = now;
+        }
+    }
+
     /// P3: while the engine is away nothing is given back, whatever of it has ended meanwhile.
     fn restart_engine(&mut self) {
         if self.engine.take().is_none() {
@@ -352,9 +365,7 @@ impl Chaos {
                 self.containers.remove(&port);
             }
         } else {
-            // What was under way at that instant may come to its end.
-            sleep(Duration::from_millis(300));
-            let before = observer::ledger(&self.host);
+            let before = self.settled_ledger();
             for _ in 0..self.rng.u32(0..3) {
                 self.end_outside();
             }

@@ -267,11 +267,22 @@ fn logs_have_all_that_was_written(subject: &Subject, host: &mut Host) {
 
 fn a_later_broker_finds_them_again(subject: &Subject, host: &mut Host) {
     let running = started(host, &subject.web("dev", &[]));
-    started(host, &subject.idle("gone"));
+    let had = started(host, &subject.idle("gone"))["ports"].clone();
     host.ok(&["stop", "gone"]);
     let leased = host.leased();
+    started(host, &subject.start("short", &[], &["sh", "-c", "sleep 3"]));
     host.kill_broker();
     host.serve();
+    let listed = || -> Vec<(String, String)> {
+        let agents = host.json(&["list"])["agents"].as_array().unwrap().clone();
+        let text = |agent: &Value, field: &str| agent[field].as_str().unwrap().to_owned();
+        agents.iter().map(|agent| (text(agent, "name"), text(agent, "state"))).collect()
+    };
+    let expected = [("dev", "running"), ("gone", "stopped"), ("short", "exited")];
+    let expected = expected.map(|(name, state)| (name.to_owned(), state.to_owned()));
+    eventually_or("all are listed as they are", || listed() == expected, || format!("{:?}", listed()));
+    let ports: Vec<Value> = had.as_object().unwrap().values().cloned().collect();
+    assert_eq!(host.agent("gone")["former_ports"], json!(ports));
     for field in ["id", "lease", "ports", "state", "started_at"] {
         assert_eq!(host.agent("dev")[field], running[field], "{field}");
     }

@@ -1,5 +1,6 @@
 //! Apple's `container`, by a command that stands in for it: what it is called with, and what becomes of its refusals.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::{Value, json};
@@ -44,9 +45,17 @@ fn the_command_lines_byte_for_byte() {
         format!("[delete][--force][{name}]"),
     ];
     let calls = fs::read_to_string(host.path("container.calls")).unwrap();
-    let is_deed =
-        |line: &&str| !["[list]", "[image]", "[--version]", "[system]"].iter().any(|it| line.starts_with(it));
-    assert_eq!(calls.lines().filter(is_deed).collect::<Vec<_>>(), expected);
+    let questions = [
+        "[--version]".to_owned(),
+        "[system][status]".to_owned(),
+        format!("[image][inspect][{image}]"),
+        "[list][--all][--format][json]".to_owned(),
+    ];
+    let (asked, done): (Vec<&str>, Vec<&str>) =
+        calls.lines().partition(|line| questions.iter().any(|question| question == line));
+    assert_eq!(done, expected);
+    let asked: BTreeSet<&str> = asked.into_iter().collect();
+    assert_eq!(asked, questions.iter().map(String::as_str).collect(), "each is asked some time");
 }
 
 /// P3: while its service does not run, nothing is known and nothing given back.

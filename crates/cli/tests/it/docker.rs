@@ -468,13 +468,18 @@ templates:
     );
     host.serve();
     let volume = format!("{}:/data/", mine.path().display());
-    let agent =
-        host.json(&["start", "dev", "--template", "web", "-e", "COLOUR=blue", "-v", &volume])["agent"]
-            .clone();
+    let file = mine.path().join("variables");
+    std::fs::write(&file, "# of the file\nSHAPE=round\nSIZE=large\n").unwrap();
+    let typed = ["-e", "COLOUR=blue", "-e", "OWN", "--env-file", file.to_str().unwrap(), "-v", &volume];
+    let mut start = host.command();
+    start.args(["--json", "start", "dev", "--template", "web"]).args(typed).env("OWN", "the caller's");
+    let started = start.output().unwrap();
+    assert!(started.status.success(), "{started:?}");
+    let agent = serde_json::from_slice::<Value>(&started.stdout).unwrap()["agent"].clone();
     assert_eq!((&agent["runtime"], &agent["image"]), (&json!("docker"), &json!(image)));
     assert_eq!(host.leased().len(), 3);
     let inside = |command: &str| host.ok(&["exec", "dev", "--", "sh", "-c", command]);
     assert_eq!(inside("cat /data/whose"), "mine");
     assert_eq!(inside("cat /more/whose"), "the template's");
-    assert_eq!(inside("echo $COLOUR $SIZE"), "blue small\n");
+    assert_eq!(inside("echo $COLOUR $SIZE $SHAPE $OWN"), "blue large round the caller's\n");
 }

@@ -28,13 +28,18 @@ fn a_container_of_the_past_frees_nothing_of_its_successor() {
 #[test]
 fn ports_are_not_given_away_while_their_owner_drains() {
     let host = Host::started(2);
-    let script = "trap 'sleep 3; exit 0' TERM; sleep 100000 & wait";
-    host.ok(&["start", "old", "--runtime", "process", "--", "sh", "-c", script]);
+    let drained = host.path("drained");
+    let script = format!(
+        "trap 'until [ -e {} ]; do sleep 0.1; done; exit 0' TERM; sleep 100000 & wait",
+        drained.display()
+    );
+    host.ok(&["start", "old", "--runtime", "process", "--", "sh", "-c", &script]);
     let mut stop = host.command().args(["stop", "old", "-t", "60s"]).stdin(Stdio::null()).spawn().unwrap();
     eventually("it is being stopped", || host.agent("old")["state"] == "stopping");
     assert!(TcpListener::bind(("127.0.0.1", host.port(0))).is_ok(), "no socket has the port");
     let error = host.error(4, &["start", "new", "--runtime", "process", "--", "sleep", "100000"]);
     assert_eq!(error["details"]["available"], 0, "{error}");
+    std::fs::write(drained, "").unwrap();
     assert!(stop.wait().unwrap().success());
     host.ok(&["start", "new", "--runtime", "process", "--", "sleep", "100000"]);
 }

@@ -197,7 +197,8 @@ fn a_command_that_ends_without_a_broker_is_found_out_by_the_next() {
     let said = std::fs::read_to_string(host.path("run.err")).unwrap();
     assert!(said.contains("the broker takes the ports back once nobody has them"), "{said}");
     host.serve();
-    assert_eq!(host.leased(), []);
+    // An engine may not have told yet what it publishes.
+    eventually_or("its lease has ended", || host.leased().is_empty(), || host.broker_log());
 }
 
 /// P3: what the command leaves running may use the ports.

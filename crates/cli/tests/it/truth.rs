@@ -236,7 +236,9 @@ fn while_the_engine_is_out_of_reach_nothing_is_given_back() {
     // Longer than the age that a lease must have before anything can end it, and than two looks take.
     std::thread::sleep(std::time::Duration::from_secs(14));
     let mut known = host.agent("dev");
-    assert_eq!(std::mem::take(&mut known["doubt"]), doubt);
+    // How it does not answer may be told otherwise by now.
+    let doubt = std::mem::take(&mut known["doubt"]);
+    assert!(doubt.as_str().unwrap().contains("does not answer"), "{doubt}");
     assert_eq!((&known, host.leased()), (&agent, leased.clone()), "{}", host.broker_log());
     let error = host.error(6, &["stop", "dev"]);
     assert_eq!(error["code"], "runtime_unreachable", "{error}");

@@ -192,7 +192,7 @@ fn a_dead_connection_and_a_used_ticket_are_got_over() {
 #[test]
 fn slow_answers_and_long_logs_are_got_over() {
     let Some(files) = browser_tests() else { return };
-    browse(&listening_with(40, ", cool_down: 3s", "").0, &files, "slow.mjs", []);
+    browse(&listening_with(40, ", cool_down: 10s", "").0, &files, "slow.mjs", []);
 }
 
 #[test]
