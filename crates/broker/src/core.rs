@@ -98,7 +98,7 @@ pub(crate) struct State {
     /// The ports of others of which each runtime told last, for when it does not tell.
     pub(crate) told_held: BTreeMap<&'static str, Vec<HeldPort>>,
     /// What the ledger has of what runtimes told, by their names.
-    pub(crate) remembered: BTreeMap<String, ToldPorts>,
+    pub(crate) told_before: BTreeMap<String, ToldPorts>,
     /// What a person should know of, by what it is about.
     pub(crate) warnings: BTreeMap<About, String>,
 }
@@ -254,7 +254,7 @@ impl State {
             engines: BTreeMap::new(),
             silent: BTreeMap::new(),
             told_held: BTreeMap::new(),
-            remembered: BTreeMap::new(),
+            told_before: BTreeMap::new(),
             warnings: BTreeMap::new(),
         }
     }

@@ -74,6 +74,8 @@ pub(crate) struct Former {
 pub(crate) struct ToldPorts {
     /// In which boot of the host that was.
     pub(crate) boot: String,
+    /// When that was, or a little earlier.
+    pub(crate) at: Moment,
     /// In the order of their numbers.
     pub(crate) held: Vec<HeldPort>,
 }

@@ -306,7 +306,7 @@ pub(crate) fn enter(state: &mut State, contents: Contents) {
         state.pool.remember(Owner::Bare(key.clone()), &former.ports, former.released_at);
         state.former.insert(key, former);
     }
-    state.remembered = contents.told;
+    state.told_before = contents.told;
 }
 
 /// Has the ports cool down that were released a moment ago, by whichever broker.

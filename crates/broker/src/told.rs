@@ -2,14 +2,14 @@
 //! not tell.
 //!
 //! **Memory.** While a runtime does not tell, what it told last holds. Pods run on without their API server, also when the broker ends and
-//! another takes its place; so what a cluster told of this host is in the ledger, too. If it was told in this boot of the host, it holds until the
-//! cluster tells again. After a boot nothing of it runs at first, but it comes again with the cluster: it holds for as long as a cluster may
-//! take for that ([`UNTOLD`]), and no longer, for a cluster that is gone for good must not keep ports for ever.
+//! another takes its place; so what a cluster told of this host is in the ledger, too. If it was told in this boot of the host, it holds for a day:
+//! a cluster that is gone for good must not keep ports for ever. After a boot nothing of it runs at first, but it comes again with the cluster: it
+//! holds for as long as a cluster may take for that ([`UNTOLD`]).
 //!
 //! **Limits.** Nothing is known of a cluster's pods if it is away and no broker of this home has heard of it, the ledger was lost, or it was heard
-//! of before a boot and is away for longer. What is known is known by the name of the runtime: of two clusters it is that of the last. Where no
-//! kubeconfig leads to the cluster any more, it is not asked, and what it told does not count. Where the host does not tell its boots apart,
-//! what was told before always counts as told in an earlier one.
+//! of longer ago than that. What is known is known by the name of the runtime: of two clusters it is that of the last. Where no kubeconfig is found when
+//! the broker starts, no cluster is asked, and what one told does not count. Where the host does not tell its boots apart, what was told
+//! before always counts as told in an earlier one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
@@ -22,6 +22,7 @@ use runtime::{HeldPort, Runtime, RuntimeError};
 use settings::RuntimeName;
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::core::{Core, State};
 use crate::error::chain;
 use crate::ledger::Change;
@@ -33,6 +34,10 @@ use crate::warnings::About;
 const SLOW: Duration = Duration::from_secs(3);
 /// For how long such a one is not asked again.
 const SILENT: Duration = Duration::from_secs(30);
+/// For how long what a runtime told another broker in this boot of the host is believed, and how often it is noted that it still tells the same;
+/// both in milliseconds.
+const BELIEVED: i64 = 24 * 3_600_000;
+const NOTED_AGAIN: i64 = 3_600_000;
 /// How long a broker waits for an engine to tell for the first time which ports it holds, before it takes it for gone.
 const UNTOLD: Duration = Duration::from_secs(600);
 
@@ -65,7 +70,7 @@ impl Core {
                     let mut held = {
                         let state = self.state();
                         let told = state.told_held.get(runtime.name()).cloned();
-                        told.unwrap_or_else(|| state.remembered(runtime.name()))
+                        told.unwrap_or_else(|| state.believed(runtime.name()))
                     };
                     // What an agent got just then was not known to be its own.
                     held.retain(|held| !is_own(held));
@@ -131,7 +136,7 @@ impl Core {
     fn warn_untold(&self, runtime: &'static str, error: &RuntimeError) {
         let (mut ports, is_starting) = {
             let state = self.state();
-            let held = state.remembered(runtime).into_iter().filter_map(|held| Port::new(held.port));
+            let held = state.believed(runtime).into_iter().filter_map(|held| Port::new(held.port));
             let ports: Vec<Port> = held.filter(|port| state.pool.contains(*port)).collect();
             (ports, state.taken_up.is_none())
         };
@@ -141,7 +146,7 @@ impl Core {
             let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
             let text = format!(
                 "{runtime} does not say which ports it holds on this host ({}): those of the pool that it told of before this broker started \
-                 are taken to be held still, {}; if that cluster is gone for good, take it out of the kubeconfig",
+                 are taken to be held still, for a day at the most: {}",
                 chain(error),
                 ports.join(", ")
             );
@@ -163,21 +168,29 @@ impl Core {
         let mut here: Vec<HeldPort> = held.iter().filter(|held| held.is_here).cloned().collect();
         here.sort();
         here.dedup();
-        let (name, told) = (runtime.name(), ToldPorts { boot: this_boot().to_owned(), held: here });
+        let (name, boot, at) = (runtime.name(), this_boot().to_owned(), clock::now());
+        let told = ToldPorts { boot, at, held: here };
         let recorded = {
             let mut state = self.state();
-            let known = state.remembered.get(name);
-            if known == Some(&told) || (known.is_none() && told.held.is_empty()) {
+            let is_known = match state.told_before.get(name) {
+                Some(known) => {
+                    let is_fresh = (0..NOTED_AGAIN).contains(&told.at.0.saturating_sub(known.at.0));
+                    (&known.boot, &known.held) == (&told.boot, &told.held)
+                        && (is_fresh || told.held.is_empty())
+                }
+                None => told.held.is_empty(),
+            };
+            if is_known {
                 return;
             }
-            state.remembered.insert(name.to_owned(), told.clone());
+            state.told_before.insert(name.to_owned(), told.clone());
             // In the order in which it is remembered here.
             self.ledger.record(vec![Change::Told { runtime: name, told }])
         };
         if let Err(error) = recorded.on_disk().await {
             tracing::debug!(runtime = name, %error, "the next broker would not know which ports it told of last");
             // So that it is written with the next answer.
-            if let Some(told) = self.state().remembered.get_mut(name) {
+            if let Some(told) = self.state().told_before.get_mut(name) {
                 told.boot.clear();
             }
         }
@@ -206,10 +219,13 @@ impl Core {
 
 impl State {
     /// The ports of this host that others held on that runtime when it last told a broker, if they may hold them still.
-    fn remembered(&self, runtime: &str) -> Vec<HeldPort> {
-        let is_of_this_boot = |told: &ToldPorts| !told.boot.is_empty() && told.boot == this_boot();
-        let may_hold = |told: &&ToldPorts| is_of_this_boot(told) || self.is_new();
-        self.remembered.get(runtime).filter(may_hold).map(|told| told.held.clone()).unwrap_or_default()
+    fn believed(&self, runtime: &str) -> Vec<HeldPort> {
+        let runs_on = |told: &ToldPorts| {
+            let age = clock::now().0.saturating_sub(told.at.0);
+            !told.boot.is_empty() && told.boot == this_boot() && age < BELIEVED
+        };
+        let may_hold = |told: &&ToldPorts| runs_on(told) || self.is_new();
+        self.told_before.get(runtime).filter(may_hold).map(|told| told.held.clone()).unwrap_or_default()
     }
 
     /// Whether this broker started so short a time ago that what is silent may only not be there yet.
@@ -228,25 +244,39 @@ fn this_boot() -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use pool::Moment;
     use settings::Settings;
 
     use super::*;
 
     /// A cluster that is gone for good keeps no ports for ever; pods that run on do for as long as they may.
     #[tokio::test(start_paused = true)]
-    async fn what_was_told_before_a_boot_is_believed_for_a_while() {
+    async fn what_was_told_before_is_believed_for_a_while() {
         let mut state = State::new(&Settings::default(), None);
         let held = |port| HeldPort { port, by: "the pod shop/web".to_owned(), is_here: true, lease: None };
-        let told = |boot: &str, port| ToldPorts { boot: boot.to_owned(), held: vec![held(port)] };
-        state.remembered.insert("this".to_owned(), told(this_boot(), 8000));
-        state.remembered.insert("earlier".to_owned(), told("another", 8001));
-        let remembered = |state: &State| ["this", "earlier"].map(|runtime| state.remembered(runtime));
-        assert_eq!(remembered(&state), [vec![held(8000)], vec![held(8001)]], "while the broker starts");
+        let told = |boot: &str, age: i64, port| ToldPorts {
+            boot: boot.to_owned(),
+            at: Moment(clock::now().0 - age),
+            held: vec![held(port)],
+        };
+        let minute = 60_000;
+        let before = [
+            ("now", told(this_boot(), 0, 8000)),
+            ("long ago", told(this_boot(), BELIEVED - minute, 8001)),
+            ("too long ago", told(this_boot(), BELIEVED, 8002)),
+            ("before the boot", told("another", 0, 8003)),
+            ("no boot", told("", 0, 8004)),
+        ];
+        state.told_before = before.map(|(runtime, told)| (runtime.to_owned(), told)).into();
+        let believed = |state: &State| -> Vec<u16> {
+            let runtimes = ["now", "long ago", "too long ago", "before the boot", "no boot", "unheard of"];
+            runtimes.iter().flat_map(|runtime| state.believed(runtime)).map(|held| held.port).collect()
+        };
+        assert_eq!(believed(&state), [8000, 8001, 8002, 8003, 8004], "while the broker starts");
         state.taken_up = Some(Instant::now());
         tokio::time::advance(UNTOLD - Duration::from_secs(1)).await;
-        assert_eq!(remembered(&state), [vec![held(8000)], vec![held(8001)]]);
+        assert_eq!(believed(&state), [8000, 8001, 8002, 8003, 8004]);
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(remembered(&state), [vec![held(8000)], vec![]]);
-        assert_eq!(state.remembered("another"), []);
+        assert_eq!(believed(&state), [8000, 8001]);
     }
 }

@@ -38,6 +38,13 @@ pub struct Spec {
     pub binds: Vec<u16>,
 }
 
+impl Spec {
+    /// The numbers that are its own on whatever publishes them or has it bind them.
+    pub fn numbers(&self) -> impl Iterator<Item = u16> {
+        self.publish.iter().map(|port| port.host).chain(self.binds.iter().copied())
+    }
+}
+
 /// What the standard streams of an agent are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Console {

@@ -2,8 +2,8 @@
 //!
 //! A service that listens already (`systemctl --user enable --now podman.socket`) is used as it is. Where none does and the
 //! `podman` command is there, a service is started on a socket in the broker's home when it is first needed, and ended
-//! by [`Runtime::close`]. Should the broker be killed, the service ends by itself once no one has asked it anything for a while,
-//! and until then the next broker uses it. The containers do not depend on it.
+//! by [`Runtime::close`]. Should the broker be killed, the next one uses it and ends it as its own; else it ends by itself once no one has
+//! asked it anything for a while. The containers do not depend on it.
 //!
 //! A service that listened and ends, as one that was started by hand does once no one asks it anything, is replaced by one of the
 //! broker's own until it listens again: both are the Podman of one user, with the same containers. Nothing takes the place of a
@@ -15,7 +15,7 @@
 //!
 //! - A start that fails because a port is held may leave that port bound by the service until the service ends (seen with
 //!   Podman 4.3). The port is then blocked, as any that someone else holds.
-//! - Who listens can be told on Linux alone. Elsewhere no service that listened is replaced.
+//! - Who listens can be told on Linux alone. Elsewhere no service that listened is replaced, and one that a killed broker has left ends by itself.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
-use rustix::process::{Pid, Signal, geteuid, kill_process};
+use rustix::process::{Signal, geteuid};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
@@ -221,18 +221,10 @@ async fn listener_is_of_this_system(path: &Path) -> Option<bool> {
     Some(["podman", "systemd"].contains(&command.trim()) && root.is_some() && root == place(Path::new("/")))
 }
 
-/// Ends the service on the socket in the broker's home that a broker which was killed has started, if one listens there still.
-async fn end_left(socket: &Path) {
-    let Some(service) = left_service(socket).await else { return };
-    for signal in [Signal::TERM, Signal::KILL] {
-        // It may have ended by itself just now.
-        let _was_there = service.signal(signal);
-        if timeout(FAREWELL, end_of(&service)).await.is_ok() {
-            break;
-        }
-    }
-    // That it has removed its socket itself is fine.
-    drop(std::fs::remove_file(socket));
+/// How a service is started that listens there.
+fn arguments(socket: &Path) -> [String; 5] {
+    let place = format!("unix://{}", socket.display());
+    ["system".to_owned(), "service".to_owned(), "--time".to_owned(), IDLE.to_owned(), place]
 }
 
 /// The service that listens there, if it is one as is started here: nobody else's. Its pid is that of who has the socket listen (`unix(7)`,
@@ -242,8 +234,7 @@ async fn left_service(socket: &Path) -> Option<Identity> {
     let service = Identity::of(u32::try_from(stream.peer_cred().ok()?.pid()?).ok()?).ok()??;
     let command = std::fs::read(format!("/proc/{}/cmdline", service.pid())).ok()?;
     let words: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
-    let place = format!("unix://{}", socket.display());
-    let expected = ["system", "service", "--time", IDLE, &place];
+    let expected = arguments(socket);
     (words.get(1..=expected.len())? == expected).then_some(service)
 }
 
@@ -287,7 +278,7 @@ impl Service {
         // What is there is a dead service's.
         drop(std::fs::remove_file(socket));
         let mut command = Command::new(program);
-        command.args(["system", "service", "--time", IDLE]).arg(format!("unix://{}", socket.display()));
+        command.args(arguments(socket));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
         // A group of its own, so that Ctrl-C on the broker leaves it to the broker to end it.
         command.process_group(0).kill_on_drop(true);
@@ -381,21 +372,26 @@ impl Runtime for Podman {
         // Whoever is about to start one has the lock.
         self.closed.store(true, Ordering::Relaxed);
         let mut service = self.service.lock().await;
-        let Some(mut child) = service.child.take() else { return end_left(socket).await };
-        if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+        let child = service.child.take();
+        let started = child.as_ref().and_then(|child| Identity::of_child(child.id()?).ok());
+        // Else a broker that was killed may have left one.
+        let own = match started {
+            Some(started) => Some(started),
+            None => left_service(socket).await,
+        };
+        let Some(own) = own else { return };
+        for signal in [Signal::TERM, Signal::KILL] {
             // It may have ended by itself just now.
-            let _is_there = kill_process(pid, Signal::TERM);
+            let _was_there = own.signal(signal);
+            if timeout(FAREWELL, end_of(&own)).await.is_ok() {
+                // That it has removed its socket itself is fine.
+                drop(std::fs::remove_file(socket));
+                return;
+            }
         }
-        if timeout(FAREWELL, child.wait()).await.is_err()
-            && let Err(error) = child.kill().await
-        {
-            tracing::warn!(%error, "podman's service cannot be ended; it ends by itself once no one asks it anything");
-        }
-        // That it has removed its socket itself is fine.
-        drop(std::fs::remove_file(socket));
+        tracing::warn!("podman's service cannot be ended; it ends by itself once no one asks it anything");
     }
 
-    /// A service is not started for that: what Podman publishes has a socket.
     async fn held_ports(&self, only_here: bool) -> Result<Vec<HeldPort>, RuntimeError> {
         if self.listening().await.is_none() {
             return Ok(Vec::new());

@@ -74,10 +74,11 @@ fn told(connection: &Connection) -> Result<BTreeMap<String, ToldPorts>, LoadErro
     let mut told: BTreeMap<String, ToldPorts> = BTreeMap::new();
     while let Some(row) = rows.next()? {
         let (runtime, boot): (String, String) = (row.get("runtime")?, row.get("boot")?);
+        let at = Moment(row.get("told_at")?);
         // It is no reason to give up all the rest that one of these does not read.
         let Ok(port) = u16::try_from(row.get::<_, i64>("port")?) else { continue };
         let held = HeldPort { port, by: row.get("holder")?, is_here: true, lease: row.get("lease")? };
-        told.entry(runtime).or_insert_with(|| ToldPorts { boot, held: Vec::new() }).held.push(held);
+        told.entry(runtime).or_insert_with(|| ToldPorts { boot, at, held: Vec::new() }).held.push(held);
     }
     Ok(told)
 }
@@ -139,10 +140,10 @@ fn grant(connection: &Connection, owner: &Owner, lease: &Lease) -> rusqlite::Res
 fn put_told(connection: &Connection, runtime: &str, told: &ToldPorts) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM told WHERE runtime = ?1")?.execute([runtime])?;
     let mut insert = connection.prepare_cached(
-        "INSERT INTO told (runtime, boot, port, holder, lease) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO told (runtime, boot, told_at, port, holder, lease) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
     for held in &told.held {
-        insert.execute((runtime, &told.boot, held.port, &held.by, &held.lease))?;
+        insert.execute((runtime, &told.boot, told.at.0, held.port, &held.by, &held.lease))?;
     }
     Ok(())
 }

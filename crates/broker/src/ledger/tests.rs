@@ -63,7 +63,7 @@ async fn what_was_recorded_is_read_again() {
             is_here: true,
             lease: (*port == 8007).then(|| "another's".to_owned()),
         };
-        (runtime, ToldPorts { boot: boot.to_owned(), held: ports.iter().map(held).collect() })
+        (runtime, ToldPorts { boot: boot.to_owned(), at: Moment(7), held: ports.iter().map(held).collect() })
     };
     let kept = told("kubernetes", "this boot", &[8004, 8007]);
     let earlier = [told("kubernetes", "an earlier one", &[8003]), told("docker", "this boot", &[8005])];

@@ -39,12 +39,10 @@ fn name(port: u16) -> String {
 /// [`ErrorKind::PortRefused`] with the first that someone else has claimed.
 pub(super) async fn take(client: &Client, namespace: &str, spec: &Spec) -> Result<(), RuntimeError> {
     let claims: Api<Lease> = Api::namespaced(client.clone(), namespace);
-    let ports: Vec<u16> =
-        spec.publish.iter().map(|port| port.host).chain(spec.binds.iter().copied()).collect();
-    for port in &ports {
-        if let Err(error) = take_one(client, &claims, &claim(spec, *port)).await {
+    for port in spec.numbers() {
+        if let Err(error) = take_one(client, &claims, &claim(spec, port)).await {
             // Then nothing was claimed, and nothing can be given back.
-            if error.kind == ErrorKind::Forbidden && Some(port) == ports.first() {
+            if error.kind == ErrorKind::Forbidden && Some(port) == spec.numbers().next() {
                 return Err(error);
             }
             let lease = spec.labels.get(LEASE_LABEL).map_or("", String::as_str);
@@ -54,7 +52,7 @@ pub(super) async fn take(client: &Client, namespace: &str, spec: &Spec) -> Resul
             return Err(match error.kind {
                 ErrorKind::NameTaken => {
                     let message = format!("port {port} is claimed by another agent in the cluster");
-                    RuntimeError::new(ErrorKind::PortRefused { port: Some(*port) }, message)
+                    RuntimeError::new(ErrorKind::PortRefused { port: Some(port) }, message)
                 }
                 _ => error,
             });
@@ -209,13 +207,13 @@ pub(super) async fn give_back(client: &Client, namespace: &str, lease: &str) -> 
     Ok(())
 }
 
-/// Has the claims go with their pod, also if someone else deletes that.
-pub(super) async fn own(client: &Client, namespace: &str, owner: &Pod) {
+/// Has the claims for `spec` go with its pod, also if someone else deletes that.
+pub(super) async fn own(client: &Client, namespace: &str, spec: &Spec, owner: &Pod) {
     let claims: Api<Lease> = Api::namespaced(client.clone(), namespace);
     let patch =
         Patch::Merge(serde_json::json!({ "metadata": { "ownerReferences": [owner_reference(owner)] } }));
     let parameters = PatchParams::default();
-    for port in pod::numbers(owner) {
+    for port in spec.numbers() {
         let name = name(port);
         let patched = claims.patch(&name, &parameters, &patch);
         if let Err(error) = within(ANSWER, "tie a port's claim to its pod", patched).await {

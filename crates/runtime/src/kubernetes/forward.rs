@@ -9,7 +9,8 @@
 //! of what a client sends is kept back until nothing has come from the pod for a while ([`QUIET`]).
 //!
 //! **Limits.** A server that answers only once it has read to the end gets no end where the node is containerd's. An answer of which nothing comes for
-//! as long as that is cut off all the same, for a client that has ended its direction.
+//! as long as that is cut off all the same, for a client that has ended its direction. A client that is gone looks like one that waits: its way
+//! into the pod, two descriptors and a connection to the API server, stays for as long, too.
 
 use std::collections::HashMap;
 use std::io;

@@ -5,7 +5,7 @@
 //! With [`Expose::Forward`] this process listens on the ports and passes connections on through the API server, so they are
 //! reached on this host as with Docker, for as long as the broker runs. With [`Expose::NodePort`] and [`Expose::HostPort`] the
 //! cluster's nodes have them; then the numbers must be unique in the whole cluster, which a Service's `nodePort` is by itself, and
-//! a `hostPort` becomes by a claim (see the module `claims`).
+//! a `hostPort` becomes by a claim (see the module `claims`), as does a number that a pod binds on its node's own network.
 //!
 //! # Limits
 //!
@@ -380,7 +380,7 @@ impl Kubernetes {
             // sees to: so both are claimed.
             Expose::NodePort => {
                 match claims::take(&client, namespace, spec).await {
-                    // Among Services the numbers are unique all the same.
+                    // Among Services, and on each node, the numbers are unique all the same.
                     Err(error) if error.kind == ErrorKind::Forbidden => {
                         tracing::warn!(%error, "pods of other brokers may have the same ports on their nodes");
                     }
@@ -535,9 +535,9 @@ impl Runtime for Kubernetes {
                 if !spec.publish.is_empty() {
                     services::own(&client, namespace, &created).await;
                 }
-                claims::own(&client, namespace, &created).await;
+                claims::own(&client, namespace, spec, &created).await;
             }
-            Expose::HostPort => claims::own(&client, namespace, &created).await,
+            Expose::HostPort => claims::own(&client, namespace, spec, &created).await,
             Expose::Forward | Expose::None => {}
         }
         Ok(Created { id: pod::id(&created), warnings: Vec::new() })

@@ -47,7 +47,7 @@ pub(super) fn pod(spec: &Spec, expose: Expose) -> Result<Pod, RuntimeError> {
         protocol: Some("TCP".to_owned()),
         ..ContainerPort::default()
     });
-    // So that no node gets two pods that bind the same port.
+    // So that no node gets two pods that bind the same port. With `none` nothing is to be claimed, not even that.
     let bound = spec.binds.iter().filter(|_| expose != Expose::None).map(|port| ContainerPort {
         container_port: (*port).into(),
         host_port: Some((*port).into()),

@@ -249,8 +249,10 @@ fn brokers_with_two_namespaces_share_no_host_port() {
 fn brokers_that_expose_otherwise_share_no_number() {
     needs_cluster!();
     let (range, image) = (NodePorts::take(), cluster_image());
-    let mut hosts =
-        ["host_port", "node_port"].map(|expose| Host::with_settings(|_| of_nodes(&range, 6, expose), 4));
+    let mut hosts = ["host_port", "node_port"].map(|expose| {
+        let expose = format!("{expose}, start_timeout: 600s");
+        Host::with_settings(|_| of_nodes(&range, 6, &expose), 4)
+    });
     hosts.iter_mut().for_each(Host::serve);
     let children: Vec<_> = ["a", "b", "bound"]
         .iter()
@@ -299,12 +301,28 @@ fn numbers_on_the_network_of_a_node_are_claimed_too() {
         kubectl(&["delete", "lease", &claim, "-n", "kube-public"]);
         assert_eq!(ports, json!({ "A": host.port(2), "B": host.port(1) }), "{expose}");
         assert_eq!((claims(&host), services(&host)), (2, String::new()), "{expose}");
+        let claim = format!("berthold-port-{}", host.port(2));
+        let owner = "jsonpath={.metadata.ownerReferences[*].name}";
+        assert_eq!(
+            kubectl(&["get", "lease", &claim, "-o", owner]),
+            host.container("dev"),
+            "it goes with the pod"
+        );
         host.ok(&["delete", "dev", "-t", "0s"]);
         assert_eq!(claims(&host), 0, "{expose}");
     }
     let none = host("none", "", 4);
     on_node(&none);
     assert_eq!(claims(&none), 0);
+    // Forwarded ports are those of the brokers' hosts; these are of a node, whosever they are.
+    let first = host("forward", "", 4);
+    let range = format!("{}-{}", first.port(0), first.port(3));
+    let settings =
+        |_: &str| format!("server: {{ broker: {{ listen: none, port_pool: {{ range: \"{range}\" }} }} }}\n");
+    let mut second = Host::with_settings(settings, 4);
+    second.serve();
+    assert_eq!(on_node(&first), json!({ "A": first.port(0), "B": first.port(1) }));
+    assert_eq!(on_node(&second), json!({ "A": first.port(2), "B": first.port(3) }));
 }
 
 /// L14: a claim counts in all namespaces, before there is a pod of which a scheduler would know.
