@@ -74,8 +74,11 @@ impl Counts {
 struct Container {
     observed: Observed,
     publish: Vec<Publish>,
-    /// Whether a stranger has started it again, or the ledger was lost: it may run a while before its lease is there again.
+    /// Whether a stranger has started it again, or the ledger was lost: it may run a while before its lease is there again. Once it is
+    /// granted anew, that is over.
     is_meddled: bool,
+    /// Whether it ever was.
+    was_meddled: bool,
 }
 
 /// Something that changes what is there.
@@ -391,7 +394,15 @@ impl World {
     /// A commit is made.
     pub(super) fn written(&self, contents: &Contents) {
         let mut facts = self.facts();
-        facts.disk = contents.leases();
+        let mut leases = contents.leases();
+        std::mem::swap(&mut facts.disk, &mut leases);
+        let (disk, before) = (facts.disk.clone(), leases);
+        for container in facts.containers.values_mut() {
+            let lease = container.observed.labels.get(LEASE);
+            if lease.is_some_and(|lease| disk.contains_key(lease) && !before.contains_key(lease)) {
+                container.is_meddled = false;
+            }
+        }
         facts.counts.commits += 1;
         let disk = format!("on disk: {:?}", facts.disk.values().collect::<Vec<_>>());
         facts.note(&disk);
@@ -404,7 +415,7 @@ impl World {
         facts.note("the ledger is lost");
         facts.disk.clear();
         for container in facts.containers.values_mut() {
-            container.is_meddled = true;
+            (container.is_meddled, container.was_meddled) = (true, true);
         }
     }
 
@@ -423,7 +434,7 @@ impl World {
     /// What runs because a stranger has started it again.
     pub(super) fn started_again(&self) -> Vec<String> {
         let facts = self.facts();
-        let again = facts.containers.iter().filter(|(_, it)| it.is_running() && it.is_meddled);
+        let again = facts.containers.iter().filter(|(_, it)| it.is_running() && it.was_meddled);
         again.map(|(id, _)| id.clone()).collect()
     }
 
@@ -512,7 +523,8 @@ impl Facts {
                     image: spec.image,
                     published: Vec::new(),
                 };
-                let container = Container { observed, publish: spec.publish, is_meddled: false };
+                let container =
+                    Container { observed, publish: spec.publish, is_meddled: false, was_meddled: false };
                 self.containers.insert(id.clone(), container);
                 Ok(Some(Created { id, warnings: Vec::new() }))
             }
@@ -580,7 +592,7 @@ impl Facts {
             return;
         }
         if let Some(container) = self.containers.get_mut(id) {
-            container.is_meddled = true;
+            (container.is_meddled, container.was_meddled) = (true, true);
         }
         self.run(id);
     }
