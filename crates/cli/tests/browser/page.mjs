@@ -53,6 +53,8 @@ if (IMAGE) {
   startBoxed("boxed");
   await state("boxed", "running");
   await legend("leased 4");
+  // The engine accepts what nothing in the container does.
+  await row("boxed").locator(".behind", { hasText: "nothing listens yet" }).first().waitFor();
 }
 
 // Where each runs, and since when.
@@ -72,7 +74,10 @@ await agentPage.getByText("plain").first().waitFor();
 await agentPage.close();
 
 const [preview] = await Promise.all([context.waitForEvent("page"), row("plain").getByRole("link", { name: "Preview of" }).first().click()]);
-await preview.getByText("plain").first().waitFor();
+await preview.waitForLoadState();
+// What the broker says in an agent's place has its name, too.
+assert.match(await preview.title(), /plain · port/);
+assert.equal((await preview.reload()).status(), 200);
 assert.ok(new URL(preview.url()).hostname.startsWith("a.plain."), preview.url());
 await preview.close();
 
@@ -186,7 +191,7 @@ if (IMAGE) {
 }
 
 // What ends outside is seen within two seconds: that is asked of the page, so here alone a time is measured. On a busy machine anything may
-// take longer for a moment, so the best of three counts.
+// take longer for a moment, so the middle one of three counts.
 if (IMAGE) {
   const names = ["boxed", "boxed-2", "boxed-3"];
   const times = [];
@@ -199,7 +204,7 @@ if (IMAGE) {
     times.push(Math.round(performance.now() - killed));
   }
   console.log(`containers that were killed outside are shown as ended after ${times.join(", ")} ms`);
-  assert.ok(Math.min(...times) < 2000, `${times}`);
+  assert.ok(times.toSorted((a, b) => a - b)[1] < 2000, `${times}`);
   await legend("leased 2");
   berthold("delete", ...names.slice(1));
 }
@@ -235,6 +240,10 @@ await page.locator("#detail pre", { hasText: "AVAILABLE_LOCALHOST_PORT_A=" }).wa
 await page.locator("#detail pre", { hasText: "COLOUR=…" }).waitFor();
 await page.locator("#detail td", { hasText: "stopped" }).first().waitFor();
 await accessible("agent");
+await page.setViewportSize({ width: 390, height: 800 });
+await noneWider(page);
+await accessible("agent-narrow");
+await page.setViewportSize({ width: 1280, height: 900 });
 await page.getByText("All agents").click();
 
 // Where the eyes are spared light, it is drawn in other colours.
@@ -396,6 +405,7 @@ await full.waitFor({ state: "detached" });
 // An agent that there is not.
 await page.evaluate((project) => { location.hash = `#/agents/${project}/nobody`; }, PROJECT);
 await page.locator("#detail h2:focus", { hasText: "There is no agent" }).waitFor();
+await accessible("no-agent");
 await page.keyboard.press("Shift+Tab");
 await page.keyboard.press("Enter");
 await row("made").waitFor();
@@ -403,6 +413,7 @@ await row("made").waitFor();
 // Delete asks first.
 const remove = async (name, answer) => {
   await row(name).getByRole("button", { name: /Delete/ }).click();
+  if (answer === "Cancel") await accessible("sure-dialog");
   await page.locator("#sure-dialog").getByRole("button", { name: answer }).click();
 };
 await remove("typed", "Cancel");

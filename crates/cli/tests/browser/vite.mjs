@@ -7,8 +7,13 @@ import { browser } from "./common.mjs";
 const { URL: url, FILE, GO, PROTOCOL } = process.env;
 const page = await browser.newPage({ ignoreHTTPSErrors: true });
 page.setDefaultTimeout(60_000);
+// Vite's client goes past the preview if its WebSocket is refused there, which is not to be.
 const sockets = [];
-page.on("websocket", (socket) => sockets.push(socket.url()));
+const updates = [];
+page.on("websocket", (socket) => {
+  sockets.push(socket.url());
+  socket.on("framereceived", ({ payload }) => { if (String(payload).includes('"update"')) updates.push(socket.url()); });
+});
 const connected = page.waitForEvent("console", { predicate: (message) => message.text().includes("[vite] connected") });
 // The notice of the broker loads itself again until the server is up, which it is not before it was seen.
 await page.goto(url);
@@ -23,5 +28,6 @@ await page.evaluate(() => { window.wasNotReloaded = true; });
 writeFileSync(FILE, "export const said = 'after';\n");
 await page.locator("#said", { hasText: "after" }).waitFor();
 assert.ok(await page.evaluate(() => window.wasNotReloaded), "the edit came by hot reload");
-assert.ok(sockets.some((socket) => socket.startsWith(url.replace("http", "ws"))), `the WebSocket is the preview's: ${sockets}`);
+const isOfPreview = (socket) => socket.startsWith(url.replace("http", "ws"));
+assert.ok(updates.length > 0 && [...sockets, ...updates].every(isOfPreview), `the WebSocket is the preview's: ${sockets}, ${updates}`);
 await browser.close();

@@ -78,6 +78,27 @@ fn what_ended_while_no_broker_was_there_is_found_out() {
     assert_eq!(host.leased(), [("bert A".to_owned(), host.port(2)), ("bert B".to_owned(), host.port(3))]);
 }
 
+/// P8: the next broker has another range. What runs stays where it is until it is started again.
+#[test]
+fn a_range_that_moves_leaves_agents_where_they_are() {
+    needs_docker!();
+    let (mut host, image) = (Host::started(4), image());
+    host.ok(&idle_agent("boxed", &image));
+    host.ok(&["start", "plain", "--runtime", "process", "--", "sleep", "100000"]);
+    let before = (snapshot(&host, &["boxed", "plain"]), host.leased());
+    host.stop_broker();
+    let path = host.path("settings.yaml");
+    let range = |first: u16| format!("{}-{}", host.port(first), host.port(first + 3));
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace(&range(0), &range(10))).unwrap();
+    host.serve();
+    assert_eq!((snapshot(&host, &["boxed", "plain"]), host.leased()), before);
+    host.ok(&["start", "new", "--runtime", "process", "--", "sleep", "100000"]);
+    assert_eq!(host.agent("new")["ports"], serde_json::json!({ "A": host.port(10), "B": host.port(11) }));
+    host.ok(&["restart", "boxed", "-t", "0s"]);
+    assert_eq!(host.agent("boxed")["ports"], serde_json::json!({ "A": host.port(12), "B": host.port(13) }));
+}
+
 /// P8.
 #[test]
 fn a_lost_ledger_is_rebuilt_from_the_labels_of_what_runs() {

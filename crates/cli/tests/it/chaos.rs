@@ -1,7 +1,7 @@
 //! A long random mix of everything that happens to a real host, with an observer beside it that asks nothing of the broker.
 //!
 //! `BERTHOLD_CHAOS_STEPS` and `BERTHOLD_CHAOS_SEED` make it longer and have it again as it was. What the engine and the scheduler do is
-//! not in the seed, so that the same one may take another course; what is asked for, and in which order, is the same.
+//! not in the seed, so that the same one may take another course; each step begins with chances of its own, whatever came of those before.
 //!
 //! The engine is cut off and loses what it runs, as with a restart; `BERTHOLD_CHAOS_ENGINE`, a command of the shell, really restarts it,
 //! on a machine where nothing else needs it.
@@ -56,6 +56,7 @@ const SERVERS: [&str; 2] = ["httpd", "__demo-server"];
 struct Chaos {
     subject: Subject,
     host: Host,
+    seed: u64,
     rng: Rng,
     /// What the broker reaches Docker through, and where.
     engine: Option<Between>,
@@ -71,6 +72,8 @@ struct Chaos {
 #[derive(Default, Debug)]
 struct Figures {
     commands: u64,
+    /// How many of those that were waited for have succeeded.
+    succeeded: u64,
     kills: u64,
     ledgers_lost: u64,
     ended_outside: u64,
@@ -103,7 +106,19 @@ impl Chaos {
         let (foreign, containers) = (BTreeMap::new(), BTreeSet::new());
         let rng = Rng::with_seed(seed);
         let (clock, figures) = (Clock::find(), Figures::default());
-        Self { subject, host, rng, engine, socket, clock, foreign, containers, figures, done: Vec::new() }
+        Self {
+            subject,
+            host,
+            seed,
+            rng,
+            engine,
+            socket,
+            clock,
+            foreign,
+            containers,
+            figures,
+            done: Vec::new(),
+        }
     }
 
     fn serve(&mut self) {
@@ -117,6 +132,7 @@ impl Chaos {
     fn run(&mut self, steps: u64) {
         self.serve();
         for step in 1..=steps {
+            self.rng = Rng::with_seed(self.seed ^ step.wrapping_mul(0x9E37_79B9_7F4A_7C15));
             let before = (self.subject.seen)(&self.host);
             let held: BTreeSet<u16> = self.foreign.keys().chain(&self.containers).copied().collect();
             self.step();
@@ -139,6 +155,11 @@ impl Chaos {
         }
         assert_eq!((self.subject.seen)(&self.host), Seen::new(), "{}", self.story());
         assert_eq!(observer::ledger(&self.host), Seen::new(), "{}", self.story());
+        assert_eq!(self.host.leftovers(self.subject.runtime), Vec::<String>::new(), "{}", self.story());
+        // A broker that refuses everything keeps most promises.
+        let Figures { commands, succeeded, looks, answers, .. } = self.figures;
+        assert!(succeeded * 5 > commands && looks > 0, "{:?}", self.figures);
+        assert!(answers > 0 || steps < 60, "{:?}", self.figures);
     }
 
     fn step(&mut self) {
@@ -172,6 +193,7 @@ impl Chaos {
         for child in children {
             let output = child.wait_with_output().unwrap();
             let code = output.status.code();
+            self.figures.succeeded += u64::from(code == Some(0));
             // What a user may meet: failed; a restart of what was found by its labels; no such agent, pool exhausted, the
             // container gone in the middle of it, conflict.
             let text = String::from_utf8_lossy(&output.stdout);
@@ -430,6 +452,17 @@ impl Chaos {
     /// The next broker has another range; what runs stays where it is.
     fn change_range(&mut self) {
         self.say("the range changes");
+        let list = self.host.json(&["list"])["agents"].clone();
+        let goes_on = |agent: &&serde_json::Value| {
+            agent["state"] == "running" && agent["command"].to_string().contains("sleep 100000")
+        };
+        let idle: Vec<String> = list
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(goes_on)
+            .map(|agent| agent["name"].as_str().unwrap().to_owned())
+            .collect();
         self.host.stop_broker();
         let before = (self.subject.seen)(&self.host);
         let first = self.host.port(self.rng.u16(0..RANGE_SIZE - POOL));
@@ -442,7 +475,9 @@ impl Chaos {
         // Those with little to do may have ended by themselves.
         let stay = |(name, ports): (&String, &Vec<u16>)| before.get(name) == Some(ports);
         let after = (self.subject.seen)(&self.host);
-        assert!(after.iter().all(stay), "{after:?}, before {before:?}\n{}", self.story());
+        let all_go_on =
+            idle.iter().filter(|name| before.contains_key(*name)).all(|name| after.contains_key(name));
+        assert!(after.iter().all(stay) && all_go_on, "{after:?}, before {before:?}\n{}", self.story());
         self.check_agreement();
     }
 
@@ -621,10 +656,11 @@ fn run(subject: Subject, usual_steps: u64) {
     let sum: Duration = figures.recoveries.iter().sum();
     let mean = sum.checked_div(u32::try_from(figures.recoveries.len()).unwrap()).unwrap_or_default();
     println!(
-        "{}: {steps} steps, {} commands, {} brokers killed, {} ledgers lost or damaged, {} agents ended by others, {} times a full \
+        "{}: {steps} steps, {} commands ({} waited for and successful), {} brokers killed, {} ledgers lost or damaged, {} agents ended by others, {} times a full \
          disk, {} an engine that restarts, {} a clock that is set, {} looks meanwhile, {} answers of agents; after a kill ledger and runtime agreed within {:.1} s (mean {:.1} s); leaked ports: 0, ports with two owners: 0",
         subject.runtime,
         figures.commands,
+        figures.succeeded,
         figures.kills,
         figures.ledgers_lost,
         figures.ended_outside,

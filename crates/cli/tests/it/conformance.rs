@@ -4,8 +4,8 @@
 //!
 //! `.ci/conformance-table` makes a table of it: by what a test says that ends without having tested anything it tells `-` from `ok`.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
@@ -117,19 +117,7 @@ impl Subject {
 
     /// What is there of this broker's agents, as the runtime itself tells it.
     fn leftovers(&self, host: &Host) -> Vec<String> {
-        match self.engine {
-            "process" => {
-                let entries = std::fs::read_dir(host.path("processes")).into_iter().flatten().flatten();
-                let mut names: Vec<String> =
-                    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-                names.retain(|name| !name.starts_with('.'));
-                names.sort();
-                names
-            }
-            "container" => host.fake_containers(),
-            "kubernetes" => host.pods(),
-            engine => host.engine_containers(engine),
-        }
+        host.leftovers(self.engine)
     }
 }
 
@@ -288,6 +276,25 @@ fn a_later_broker_finds_them_again(subject: &Subject, host: &mut Host) {
     }
     assert_eq!(host.leased(), leased);
     assert!(fetch(host.port(0)).is_some(), "it was not touched");
+}
+
+/// Each port has a name that leads to it from the broker's own address, wherever the agent runs.
+fn its_previews_lead_to_it(subject: &Subject, host: &mut Host) {
+    host.stop_broker();
+    let (path, listen) = (host.path("settings.yaml"), host.port(RANGE_SIZE - 1));
+    let settings = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, settings.replace("listen: none", &format!("listen: \"127.0.0.1:{listen}\"")))
+        .unwrap();
+    host.serve();
+    started(host, &subject.web("dev", &[]));
+    for label in ["a", "b"] {
+        let name = format!("{label}.dev.{}.localhost:{listen}", host.project());
+        let mut stream = TcpStream::connect(("127.0.0.1", listen)).unwrap();
+        write!(stream, "GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("/dev"), "{name}: {answer}");
+    }
 }
 
 /// P8: without the ledger it is known by its labels alone, which are as they were written.
@@ -512,6 +519,7 @@ for_every_runtime! {
     a_start_that_fails_leaves_nothing,
     a_later_broker_finds_them_again,
     its_labels_alone_bring_an_agent_back,
+    its_previews_lead_to_it,
     logs_have_all_that_was_written,
     exec_passes_input_output_and_exit_code_on,
     an_attached_terminal_resizes_and_can_be_left,

@@ -155,6 +155,25 @@ fn a_dry_run_shows_what_a_real_one_does() {
     assert!(text.stderr.contains("the ledger and the runtimes agree"), "{text:?}");
 }
 
+/// P4: an end is heard of, and not only seen when the broker looks at everything, which it does only once an hour here.
+#[test]
+fn what_ends_by_itself_is_heard_of() {
+    let mut host = Host::looking_every("1h", 8);
+    host.serve();
+    let image = image();
+    let engines = ["docker", "podman"].into_iter().filter(|engine| engine_is_here(engine));
+    for runtime in ["process"].into_iter().chain(engines) {
+        let mut arguments = vec!["start", runtime, "--runtime", runtime];
+        if runtime != "process" {
+            arguments.extend(["--image", &image]);
+        }
+        arguments.extend(["--", "sh", "-c", "sleep 3; exit 4"]);
+        host.ok(&arguments);
+        eventually_or("its end is known", || host.agent(runtime)["state"] == "exited", || host.broker_log());
+        assert_eq!((&host.agent(runtime)["exit_code"], host.leased()), (&json!(4), vec![]));
+    }
+}
+
 /// P4, L11: what someone else starts again has its lease again at once, and not only when the broker looks at everything, which it does
 /// only once an hour here; also if that happened while the engine could not be heard.
 #[test]

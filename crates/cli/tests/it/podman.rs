@@ -152,6 +152,8 @@ fn an_engine_that_comes_after_the_broker_is_found() {
     host.serve_with(&[("PATH", "/nowhere"), ("XDG_RUNTIME_DIR", &run)]);
     let told = || host.json(&["broker", "status"])["broker"]["warnings"].to_string();
     eventually_or("it is told", || told().contains("podman does not answer"), || host.broker_log());
+    // Longer than the age that a lease must have before anything can end it.
+    std::thread::sleep(Duration::from_secs(14));
     assert_eq!((host.leased(), host.agent("dev")["state"].clone()), (leased, "running".into()));
     let _service = Service::in_session(&run);
     // The lease must have an age before anything can end it.

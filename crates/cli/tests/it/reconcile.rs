@@ -135,6 +135,9 @@ fn a_claim_to_the_lease_of_another_agent_is_reported() {
         assert!(is_told(), "as long as it is so: {}", host.broker_log());
     }
     assert_eq!(host.broker_log().matches(&text).count(), 1, "{}", host.broker_log());
+    for name in [&other, &host.container("dev")] {
+        assert_eq!(docker(&["inspect", "-f", "{{.State.Running}}", name]).trim(), "true", "both go on");
+    }
     docker(&["rm", "-f", &other]);
     eventually_or("that is over", || warnings(&host) == "[]", || host.broker_log());
     assert_eq!(host.leased().len(), 2);

@@ -159,6 +159,12 @@ impl Host {
         self.await_broker();
     }
 
+    /// The same of a broker that `command` becomes, with the arguments that it is given.
+    pub(crate) fn serve_by(&mut self, command: Command) {
+        self.spawn(command, &[]);
+        self.await_broker();
+    }
+
     fn spawn_broker(&mut self, variables: &[(&str, &str)]) {
         self.spawn(self.command(), variables);
     }
@@ -402,6 +408,23 @@ impl Host {
         self.labelled_containers("docker", "apple.berthold.broker")
     }
 
+    /// What is there of this broker's agents, as the runtime itself tells it.
+    pub(crate) fn leftovers(&self, engine: &str) -> Vec<String> {
+        match engine {
+            "process" => {
+                let entries = fs::read_dir(self.path("processes")).into_iter().flatten().flatten();
+                let mut names: Vec<String> =
+                    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+                names.retain(|name| !name.starts_with('.'));
+                names.sort();
+                names
+            }
+            "container" => self.fake_containers(),
+            "kubernetes" => self.pods(),
+            engine => self.engine_containers(engine),
+        }
+    }
+
     fn labelled_containers(&self, engine: &str, label: &str) -> Vec<String> {
         let Ok(id) = fs::read_to_string(self.path("broker.id")) else { return Vec::new() };
         let filter = format!("label={label}={}", id.trim());
@@ -640,6 +663,11 @@ pub(crate) fn fetch_path(port: u16, path: &str) -> Option<String> {
 /// The whole answer to a GET on a Unix socket, if there is one.
 pub(crate) fn http_get_unix(socket: &Path, path: &str) -> Option<String> {
     converse(UnixStream::connect(socket).ok()?, "GET", path)
+}
+
+/// The body of the answer to a GET on a Unix socket.
+pub(crate) fn http_body_unix(socket: &Path, path: &str) -> String {
+    http_get_unix(socket, path).unwrap().split_once("\r\n\r\n").unwrap().1.to_owned()
 }
 
 /// The document that is the answer to a POST without a body on a Unix socket: at once, where starting a program would take its time.

@@ -196,6 +196,21 @@ fn idle_ports_do_not_vanish_under_outgoing_connections() {
     }
 }
 
+/// Where more files may not be opened, what can be guarded is, and the rest is said.
+#[test]
+fn where_not_all_ports_can_be_guarded_it_is_said() {
+    for (hard, is_told) in [("4096", false), ("1040", true)] {
+        let mut host = Host::with_pool(40);
+        let limited = format!("ulimit -Sn 1030 && ulimit -Hn {hard} && exec \"$0\" \"$@\"");
+        let mut command = host.command_of("sh");
+        command.args(["-c", &limited, BERTHOLD]);
+        host.serve_by(command);
+        let warnings = host.json(&["broker", "status"])["broker"]["warnings"].to_string();
+        assert_eq!(warnings.contains("of the 40 ports in the pool"), is_told, "{hard}: {warnings}");
+        host.ok(&["start", "dev", "--runtime", "process", "--", "sleep", "100000"]);
+    }
+}
+
 /// The broker raises its own limit of open files to guard ports, and its agents do not inherit that.
 #[test]
 fn an_agent_has_the_limits_with_which_the_broker_was_started() {

@@ -103,14 +103,20 @@ fn other_sites_start_stop_and_read_nothing() {
     assert_eq!(ask(port, &["GET /v1/agents HTTP/1.1", &own, &cookie, &half, page], "").0, 200);
     // Every server on the host sees the cookie, and can send what it likes along.
     assert_eq!(ask(port, &["GET /v1/agents HTTP/1.1", &own, &cookie, page], "").0, 401);
-    let calls = [
-        "GET /v1/agents".to_owned(),
-        "GET /v1/events".to_owned(),
-        format!("POST {dev}/stop"),
-        format!("DELETE {dev}"),
-        "PUT /v1/agents/default/evil".to_owned(),
-        "POST /v1/shutdown".to_owned(),
-    ];
+    // All that there is, so that none is forgotten; and what is for nobody but the page.
+    let description: serde_json::Value =
+        serde_json::from_str(&http_body_unix(&host.path("broker.sock"), "/openapi.json")).unwrap();
+    let described = description["paths"].as_object().unwrap().iter();
+    let mut calls: Vec<String> = described
+        .flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(move |method| (method, path)))
+        .filter(|(_, path)| path.starts_with("/v1/"))
+        .map(|(method, path)| {
+            let path = path.replace("{project}", host.project()).replace("{name}", "dev");
+            format!("{} {path}", method.to_uppercase())
+        })
+        .collect();
+    assert!(calls.len() > 20 && calls.contains(&format!("POST {dev}/stop")), "{calls:?}");
+    calls.push("PUT /v1/agents/default/evil".to_owned());
     let here = format!("Origin: http://localhost:{port}");
     for call in &calls {
         let call = format!("{call} HTTP/1.1");
@@ -133,6 +139,14 @@ fn other_sites_start_stop_and_read_nothing() {
         }
     }
     assert_eq!(ask(port, &["GET / HTTP/1.1", "Host: evil.example"], "").0, 403);
+    // Nor does one sign a browser in, be the ticket a good one.
+    let link = host.ok(&["open", "--print"]);
+    let ticket = serde_json::json!({ "ticket": link.trim().split_once("#ticket=").unwrap().1 }).to_string();
+    let signin = ["POST /signin HTTP/1.1", &own, "Content-Type: application/json"];
+    for elsewhere in ["Sec-Fetch-Site: cross-site", "Origin: https://evil.example"] {
+        assert_eq!(ask(port, &[&signin[..], &[elsewhere]].concat(), &ticket).0, 403, "{elsewhere}");
+    }
+    assert_eq!(ask(port, &[&signin[..], &[page]].concat(), &ticket).0, 200, "it was a good one");
     assert_eq!(ask(port, &["POST /v1/sessions HTTP/1.1", &own, &cookie, &half, page], "").0, 403);
     assert_eq!(host.json(&["list"])["agents"].as_array().unwrap().len(), 1);
     assert_eq!(host.agent("dev")["state"], "running");
