@@ -289,11 +289,15 @@ fn its_previews_lead_to_it(subject: &Subject, host: &mut Host) {
     started(host, &subject.web("dev", &[]));
     for label in ["a", "b"] {
         let name = format!("{label}.dev.{}.localhost:{listen}", host.project());
-        let mut stream = TcpStream::connect(("127.0.0.1", listen)).unwrap();
-        write!(stream, "GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("/dev"), "{name}: {answer}");
+        let ask = || {
+            let mut stream = TcpStream::connect(("127.0.0.1", listen)).unwrap();
+            write!(stream, "GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        };
+        let is_its = |answer: &str| answer.starts_with("HTTP/1.1 200") && answer.contains("/dev");
+        eventually_or("it leads to the agent", || is_its(&ask()), || format!("{name}: {}", ask()));
     }
 }
 

@@ -167,7 +167,7 @@ fn what_ends_by_itself_is_heard_of() {
         if runtime != "process" {
             arguments.extend(["--image", &image]);
         }
-        arguments.extend(["--", "sh", "-c", "sleep 3; exit 4"]);
+        arguments.extend(["--", "sh", "-c", "sleep 12; exit 4"]);
         host.ok(&arguments);
         eventually_or("its end is known", || host.agent(runtime)["state"] == "exited", || host.broker_log());
         assert_eq!((&host.agent(runtime)["exit_code"], host.leased()), (&json!(4), vec![]));
