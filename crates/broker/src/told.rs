@@ -111,13 +111,14 @@ impl Core {
             Err(error) => {
                 tracing::debug!(runtime = name, %error, "it does not tell which ports it holds");
                 let has_told = self.state().told_held.contains_key(name);
-                if asked.elapsed() >= SLOW {
+                let is_slow = asked.elapsed() >= SLOW;
+                if is_slow {
                     self.state().silent.insert(name, Instant::now());
                     self.silence.notify_waiters();
                 }
                 if runtime.runs_on_unheard() && !has_told {
-                    self.warn_untold(name, &error);
-                } else if asked.elapsed() >= SLOW {
+                    self.warn_untold(name, &error, is_slow);
+                } else if is_slow {
                     let text = format!(
                         "{name} does not say which ports it holds ({}): for {} s at a time they are taken to be those that it told of \
                          last{}",
@@ -133,7 +134,7 @@ impl Core {
     }
 
     /// Tells what is taken to hold while nothing is known of this runtime but what it told another broker, if it did.
-    fn warn_untold(&self, runtime: &'static str, error: &RuntimeError) {
+    fn warn_untold(&self, runtime: &'static str, error: &RuntimeError, is_slow: bool) {
         let (mut ports, is_starting) = {
             let state = self.state();
             let held = state.believed(runtime).into_iter().filter_map(|held| Port::new(held.port));
@@ -149,6 +150,13 @@ impl Core {
                  are taken to be held still, for a day at the most: {}",
                 chain(error),
                 ports.join(", ")
+            );
+            self.warn(about, &text);
+        } else if is_slow {
+            let text = format!(
+                "{runtime} does not say which ports it holds ({}): none are known, and it is asked again after {} s",
+                chain(error),
+                SILENT.as_secs()
             );
             self.warn(about, &text);
         } else if !self.take_back(|it| *it == about) && is_starting {

@@ -89,6 +89,27 @@ fn an_image_that_cannot_be_pulled_is_given_up_at_once() {
     assert_eq!((host.leased(), host.pods()), (vec![], Vec::<String>::new()));
 }
 
+/// P7: everyone who needs a port has waited for it, and nothing is known of what it holds: a person is told.
+#[test]
+fn a_cluster_that_hangs_and_has_never_told_is_warned_of() {
+    // It accepts, and says nothing.
+    let hangs = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let kubeconfig = json!({ "apiVersion": "v1", "kind": "Config", "current-context": "it",
+        "clusters": [{ "name": "it", "cluster": { "server": format!("http://{}", hangs.local_addr().unwrap()) } }],
+        "contexts": [{ "name": "it", "context": { "cluster": "it", "user": "me" } }],
+        "users": [{ "name": "me", "user": {} }] });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), kubeconfig.to_string()).unwrap();
+    let mut host = Host::with_pool(4).with_kubeconfig(file.path().to_str().unwrap());
+    host.serve();
+    host.ok(&["start", "dev", "--runtime", "process", "--", "sleep", "100000"]);
+    let told = host.json(&["broker", "status"])["broker"]["warnings"].to_string();
+    assert!(
+        told.contains("kubernetes does not say which ports it holds") && told.contains("none are known"),
+        "{told}"
+    );
+}
+
 #[test]
 fn without_a_kubeconfig_there_is_no_cluster() {
     let mut host = Host::with_pool(4);

@@ -47,15 +47,7 @@ fn node_port_uses_exactly_the_leased_numbers_and_passes_over_those_of_others() {
     needs_cluster!();
     let range = NodePorts::take();
     let mut host = Host::with_settings(|_| of_nodes(&range, 6, "node_port"), 4);
-    let foreign = format!("foreign-{}", range.first);
-    kubectl(&[
-        "create",
-        "service",
-        "nodeport",
-        &foreign,
-        "--tcp=80:80",
-        &format!("--node-port={}", range.first),
-    ]);
+    let foreign = foreign_service(range.first);
     host.serve();
     let agent = web(&host, "dev");
     let pool = host.json(&["ports"])["pool"].clone();
@@ -141,15 +133,7 @@ fn a_service_that_someone_deletes_is_there_again_with_the_leased_numbers() {
     // Meanwhile another may have got one of its numbers.
     host.kill_broker();
     kubectl(&["delete", "service", &service]);
-    let foreign = format!("foreign-{}", range.first);
-    kubectl(&[
-        "create",
-        "service",
-        "nodeport",
-        &foreign,
-        "--tcp=80:80",
-        &format!("--node-port={}", range.first),
-    ]);
+    let foreign = foreign_service(range.first);
     host.serve();
     eventually("it is said not to be published", || host.agent("served")["published"] == Value::Null);
     let told = || host.json(&["broker", "status"])["broker"]["warnings"].to_string();
@@ -543,6 +527,13 @@ fn a_host_port_that_no_node_has_left_is_blocked_and_others_are_tried() {
     kubectl(&["delete", "rolebinding,serviceaccount", &narrow]);
     // Until it is gone it has a port of a range that is another test's from here on.
     kubectl(&["delete", "pod", &pod, "--ignore-not-found"]);
+}
+
+/// A Service that is none of a broker's, with this port of the nodes; its name.
+fn foreign_service(port: u16) -> String {
+    let (service, port) = (format!("foreign-{port}"), format!("--node-port={port}"));
+    kubectl(&["create", "service", "nodeport", &service, "--tcp=80:80", &port]);
+    service
 }
 
 /// A pod that is none of a broker's, with a `hostPort`; its name, once it runs.
